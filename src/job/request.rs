@@ -1,0 +1,60 @@
+//! A job as it is asked for, before the ledger gave it an id.
+
+use super::format::Encoding;
+use super::id::Priority;
+use super::policy::Policy;
+
+/// What a record keeps of a payload that lies in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PayloadRef {
+    /// The file is called by these 32 hexadecimal digits and `.payload`.
+    pub(crate) name: u128,
+    /// Its length in bytes.
+    pub(crate) len: u64,
+    /// blake3 of its bytes.
+    pub(crate) hash: [u8; 32],
+}
+
+/// The bytes of a payload or output: small ones ride in the journal, large ones have a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    Inline(Vec<u8>),
+    File(PayloadRef),
+}
+
+impl Content {
+    pub(crate) fn inline_len(&self) -> usize {
+        match self {
+            Content::Inline(bytes) => bytes.len(),
+            Content::File(_) => 0,
+        }
+    }
+}
+
+/// Everything that is asked for one new job. Checked and complete: the ledger can only find that its
+/// key is taken.
+#[derive(Clone, Debug)]
+pub(crate) struct NewJob {
+    pub(crate) kind: String,
+    pub(crate) version: u16,
+    pub(crate) encoding: Encoding,
+    pub(crate) queue: String,
+    pub(crate) priority: Priority,
+    pub(crate) wait: Wait,
+    /// Wall-clock milliseconds; the job dies if it has not started by then.
+    pub(crate) expires_at_ms: Option<i64>,
+    pub(crate) policy: Policy,
+    pub(crate) key: Option<String>,
+    pub(crate) metadata: Vec<(String, String)>,
+    pub(crate) payload: Content,
+}
+
+/// When a new job may run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    No,
+    /// Not before this wall-clock time.
+    Until(i64),
+    /// This many milliseconds from when it is stored, whatever happens to the wall clock.
+    For(u64),
+}

@@ -1,0 +1,51 @@
+//! The memory: everything that happened, as chained entries under rising positions.
+//!
+//! Owns the bytes on disk: frames and entries, the write pattern on sled, the opening sequence, the
+//! witness, large payload files. Must not know what the events mean; that is the ledger's.
+
+mod commit;
+mod entry;
+mod frame;
+mod memory;
+mod payloads;
+mod replay;
+mod sled;
+mod store;
+mod witness;
+
+use std::sync::Arc;
+
+pub(crate) use commit::{Geometry, commit, remove_all};
+pub(crate) use entry::{Chain, Draft, EntryBytes, Frames, Header, Sealed, event_at};
+pub(crate) use frame::ReadError;
+pub(crate) use memory::MemoryDisk;
+pub(crate) use payloads::Payloads;
+pub(crate) use replay::{Head, Visit, find_head, replay};
+pub(crate) use store::{Store, StoreHeader};
+pub(crate) use witness::{Found, Mark, Witness};
+
+use crate::error::Result;
+
+/// A log of entries under rising positions. Nothing is durable before `sync` returned; what a caller
+/// may rely on then is exactly: all of it.
+pub(crate) trait Journal: Send {
+    fn append(&mut self, position: u64, entry: &Arc<Vec<u8>>) -> Result<()>;
+    fn remove(&mut self, position: u64) -> Result<()>;
+    /// A failure is final: never call anything but `close` after one.
+    fn sync(&mut self) -> Result<()>;
+    fn read(&mut self, position: u64) -> Result<Option<EntryBytes>>;
+    /// Visits entries from position `from` on, rising, until `visit` returns false.
+    fn scan(
+        &mut self,
+        from: u64,
+        visit: &mut dyn FnMut(u64, EntryBytes) -> Result<bool>,
+    ) -> Result<()>;
+    /// Visits entries from the newest on, falling, until `visit` returns false.
+    fn scan_back(&mut self, visit: &mut dyn FnMut(u64, EntryBytes) -> Result<bool>) -> Result<()>;
+    /// Positions of entries below `position`.
+    fn positions_below(&mut self, position: u64) -> Result<Vec<u64>>;
+    fn bytes_on_disk(&self) -> u64;
+    /// Gives back the memory that a scan took. Everything must be synced.
+    fn release_memory(&mut self) -> Result<()>;
+    fn close(self: Box<Self>) -> Result<()>;
+}

@@ -1,0 +1,187 @@
+//! Reading a journal from its tail to its head, trusting nothing.
+//!
+//! The head is the newest complete group. Behind it only the parts of one incomplete group may lie: a
+//! commit that was cut short and was never acknowledged. From the tail that the head names on, every
+//! entry must be there, in order, chained by hash; whatever lies below the tail is left over from a
+//! removal that was cut short.
+
+use super::Journal;
+use super::entry::{Chain, EntryBytes, Frames, Header};
+use super::frame::ReadError;
+use crate::error::{Error, Result};
+use crate::ledger::{Event, Stamp};
+
+/// Where a journal ends.
+#[derive(Clone, Debug)]
+pub(crate) struct Head {
+    /// The last entry of the newest complete group.
+    pub(crate) last: Header,
+    /// Entries of an incomplete group, newest first: to be removed and synced before anything else is
+    /// written.
+    pub(crate) incomplete: Vec<u64>,
+}
+
+impl Head {
+    /// What the next group is chained to. Positions and group numbers seen in an incomplete group are
+    /// not used again.
+    pub(crate) fn chain(&self, epoch: u64) -> Chain {
+        let last = &self.last;
+        let newest = self.incomplete.first().copied().unwrap_or(last.position);
+        let groups = if self.incomplete.is_empty() { 1 } else { 2 };
+        Chain {
+            store: last.store,
+            epoch,
+            next_group: last.group + groups,
+            next_position: newest.max(last.position) + 1,
+            last_hash: last.hash,
+        }
+    }
+}
+
+/// Finds the newest complete group, from the end.
+pub(crate) fn find_head(journal: &mut dyn Journal, store: u128) -> Result<Head> {
+    let mut seen: Vec<Header> = Vec::new(); // entries of the group being looked at, newest first
+    let mut incomplete: Vec<u64> = Vec::new();
+    let mut head = None;
+    journal.scan_back(&mut |position, entry| {
+        let header = checked(position, &entry, store)?;
+        if let Some(newer) = seen.last()
+            && newer.group != header.group
+        {
+            // Everything of the newest group is seen, and it has no end or no beginning.
+            if !incomplete.is_empty() {
+                return Err(damage(position, "two groups at the end are incomplete"));
+            }
+            incomplete.extend(seen.drain(..).map(|h| h.position));
+        }
+        seen.push(header);
+        let complete = header.part == 0 && seen.len() == header.parts as usize;
+        if complete {
+            head = seen.first().copied();
+        }
+        Ok(!complete)
+    })?;
+    match head {
+        Some(last) => Ok(Head { last, incomplete }),
+        None => Err(damage(0, "no complete group is left")),
+    }
+}
+
+/// Visits every event from tail to head, and every entry with its size. Fails on the first thing that
+/// is not exactly as it was written.
+pub(crate) fn replay(
+    journal: &mut dyn Journal,
+    head: &Head,
+    visit: &mut dyn FnMut(Visit<'_, '_>) -> Result<(), String>,
+) -> Result<()> {
+    let last = &head.last;
+    let mut before: Option<Header> = None;
+    journal.scan(last.tail, &mut |position, entry| {
+        let header = checked(position, &entry, last.store)?;
+        follows(before.as_ref(), &header, last)?;
+        let told = |reason: String| damage(position, &reason);
+        visit(Visit::Entry {
+            position,
+            bytes: entry.len(),
+        })
+        .map_err(told)?;
+        for frame in Frames::new(&entry, &header) {
+            let (event, place) = frame.map_err(|e| unreadable(position, e))?;
+            visit(Visit::Event(
+                &event,
+                Stamp {
+                    place,
+                    at_ms: header.at_ms,
+                },
+            ))
+            .map_err(told)?;
+        }
+        before = Some(header);
+        Ok(position < last.position)
+    })?;
+    match before {
+        Some(end) if end.hash == last.hash => Ok(()),
+        Some(end) => Err(damage(
+            end.position + 1,
+            "entries up to the head are missing",
+        )),
+        None => Err(damage(
+            last.tail,
+            "the oldest entry that is needed is missing",
+        )),
+    }
+}
+
+/// What a replay comes by.
+pub(crate) enum Visit<'v, 'e> {
+    Entry { position: u64, bytes: usize },
+    Event(&'v Event<'e>, Stamp),
+}
+
+/// Reads an entry's header and checks that it belongs here.
+fn checked(position: u64, entry: &EntryBytes, store: u128) -> Result<Header> {
+    let header = Header::read(entry).map_err(|e| unreadable(position, e))?;
+    if header.store != store {
+        return Err(damage(position, "it belongs to another store"));
+    }
+    if header.position != position {
+        return Err(damage(
+            position,
+            &format!("it was written for position {}", header.position),
+        ));
+    }
+    Ok(header)
+}
+
+/// Checks the chain between neighbours.
+fn follows(before: Option<&Header>, header: &Header, last: &Header) -> Result<()> {
+    let position = header.position;
+    let Some(before) = before else {
+        // The chain above proves this entry; that it is the right one, the head's tail says.
+        return if position == last.tail {
+            Ok(())
+        } else {
+            Err(damage(
+                last.tail,
+                "the oldest entry that is needed is missing",
+            ))
+        };
+    };
+    if header.previous != before.hash {
+        return Err(damage(position, "it does not follow the entry before it"));
+    }
+    let same_group = header.group == before.group;
+    let in_order = if same_group {
+        header.part == before.part + 1 && header.parts == before.parts
+    } else {
+        header.group > before.group && header.part == 0 && before.part + 1 == before.parts
+    };
+    if in_order {
+        Ok(())
+    } else {
+        Err(damage(
+            position,
+            "a group is incomplete before the end of the journal",
+        ))
+    }
+}
+
+fn unreadable(position: u64, error: ReadError) -> Error {
+    match error {
+        ReadError::Newer { what, found, known } => Error::NewerFormat {
+            path: "journal".into(),
+            what,
+            found,
+            known,
+        },
+        ReadError::Damaged(reason) => damage(position, &reason),
+    }
+}
+
+fn damage(position: u64, reason: &str) -> Error {
+    Error::Damaged {
+        path: "journal".into(),
+        what: format!("entry {position}"),
+        reason: reason.to_owned(),
+    }
+}

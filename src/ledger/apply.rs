@@ -1,0 +1,706 @@
+//! Event to state: the only place that changes a job, the same in life and at replay.
+//!
+//! Reads the event and nothing else: no option, no clock. An event about a job that is not (yet)
+//! present is skipped, because at replay its story may begin with a later `Carried`; counters and ids
+//! are folded all the same.
+
+use crate::job::{DeadReason, JobId, State};
+
+use super::digest;
+use super::event::{
+    Event, History, LeaseRecord, NewRecord, Payload, Phase, Place, Stamp, Standing,
+};
+use super::keys::Taken;
+use super::names::{KindIx, QueueIx};
+use super::queue::{Control, QueueState, ReadyKey};
+use super::table::{Record, Waits};
+use super::{Ledger, Setup};
+
+/// An event that does not fit the state: in life a bug, at replay damage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mismatch(pub(crate) String);
+
+impl Ledger {
+    pub(crate) fn apply(&mut self, event: &Event<'_>, stamp: Stamp) -> Result<(), Mismatch> {
+        self.count(event);
+        match event {
+            Event::Enqueued(job) => self.begin(job, None, None, stamp),
+            Event::Carried(job, standing, history) => {
+                self.begin(job, Some(*standing), history.as_ref(), stamp)
+            }
+            Event::Claimed { id, claim, alone } => {
+                let lease = LeaseRecord {
+                    epoch: self.root.epoch,
+                    claim: *claim,
+                    alone: *alone,
+                    claimed_at_ms: stamp.at_ms,
+                };
+                self.change(*id, |r, _| {
+                    expect_phase(*id, r, Phase::Waiting)?;
+                    r.phase = Phase::Running;
+                    r.attempt = r.attempt.saturating_add(1);
+                    Ok(Some(lease))
+                })
+            }
+            Event::Released { id, claim, started } => self.end_lease(*id, *claim, |r| {
+                r.phase = Phase::Waiting;
+                if !started {
+                    r.attempt = r.attempt.saturating_sub(1);
+                }
+            }),
+            Event::Completed {
+                id, claim, history, ..
+            } => self.complete(*id, *claim, history.as_ref(), stamp),
+            Event::Retried {
+                id,
+                claim,
+                due_ms,
+                expires_at_ms,
+                history,
+                ..
+            } => self.end_lease(*id, *claim, |r| {
+                r.phase = Phase::Waiting;
+                r.failures = r.failures.saturating_add(1);
+                r.crashes = 0;
+                r.due_ms = *due_ms;
+                r.relative = true;
+                if expires_at_ms.is_some() {
+                    r.rare_mut().expires_at_ms = *expires_at_ms;
+                }
+                set_history(r, Some(history), stamp.place);
+            }),
+            Event::Snoozed { id, claim, due_ms } => self.end_lease(*id, *claim, |r| {
+                r.phase = Phase::Waiting;
+                r.crashes = 0;
+                r.due_ms = *due_ms;
+                r.relative = true;
+            }),
+            Event::Recovered { id, claim, crashed } => self.end_lease(*id, *claim, |r| {
+                r.phase = Phase::Waiting;
+                r.crashes = r.crashes.saturating_add(u8::from(*crashed));
+            }),
+            Event::Cancelled { id, history } => {
+                self.finish(*id, Phase::Cancelled, history.as_ref(), stamp)
+            }
+            Event::Died {
+                id,
+                reason,
+                history,
+            } => self.finish(*id, Phase::Dead(*reason), history.as_ref(), stamp),
+            Event::Requeued { id, due_ms } => self.change(*id, |r, _| {
+                r.phase = Phase::Waiting;
+                r.failures = 0;
+                r.crashes = 0;
+                r.due_ms = *due_ms;
+                r.relative = false;
+                if let Some(rare) = &mut r.rare {
+                    rare.expires_at_ms = None;
+                }
+                Ok(None)
+            }),
+            Event::Rescheduled { id, due_ms } => self.change(*id, |r, lease| {
+                r.due_ms = *due_ms;
+                r.relative = false;
+                Ok(lease)
+            }),
+            Event::Reprioritised { id, priority } => self.change(*id, |r, lease| {
+                r.priority = *priority;
+                Ok(lease)
+            }),
+            Event::Moved { id, queue } => {
+                let queue = self.queue_number(queue)?;
+                self.change(*id, |r, lease| {
+                    r.queue = queue;
+                    Ok(lease)
+                })
+            }
+            Event::Deleted { id } => {
+                self.forget(*id);
+                Ok(())
+            }
+            Event::Pruned { ids } => {
+                ids.iter()
+                    .for_each(|id| self.forget(JobId::from_number(*id)));
+                Ok(())
+            }
+            Event::Opened { epoch, boot } => {
+                self.root.epoch = *epoch;
+                self.root.boot = *boot;
+                Ok(())
+            }
+            Event::ClockStepped { before_ms, by_ms } => {
+                self.step_clock(*before_ms, *by_ms);
+                Ok(())
+            }
+            Event::QueueSet {
+                name,
+                paused,
+                concurrency,
+            } => self.set_queue(
+                name,
+                Control {
+                    paused: *paused,
+                    concurrency: *concurrency,
+                },
+                stamp.place,
+            ),
+            Event::KeyHeld {
+                kind,
+                key,
+                id,
+                until_ms,
+            } => self.hold_key(kind, key, *id, *until_ms, stamp.place),
+            Event::KeyFreed { kind, key } => {
+                let kind = self.kind_number(kind)?;
+                self.release_held_key(kind, key);
+                Ok(())
+            }
+            Event::RootSet(root) => {
+                self.root = *root;
+                self.move_pin(|ledger| &mut ledger.root_place, stamp.place);
+                Ok(())
+            }
+        }
+    }
+
+    /// Ids, claims and counters: folded from every event, whether or not its job is present.
+    fn count(&mut self, event: &Event<'_>) {
+        let root = &mut self.root;
+        let c = &mut root.counters;
+        match event {
+            Event::Enqueued(job) => {
+                root.next_id = root.next_id.max(job.id.number() + 1);
+                c.enqueued += 1;
+            }
+            Event::Claimed { claim, .. } => {
+                root.next_claim = root.next_claim.max(claim + 1);
+                c.started += 1;
+            }
+            Event::Released { started: false, .. } => c.started = c.started.wrapping_sub(1),
+            Event::Completed { .. } => c.completed += 1,
+            Event::Retried { .. } => c.retried += 1,
+            Event::Snoozed { .. } => c.snoozed += 1,
+            Event::Cancelled { .. } => c.cancelled += 1,
+            Event::Died { reason, .. } => {
+                c.died += 1;
+                c.expired += u64::from(*reason == DeadReason::Expired);
+                c.crashed += u64::from(matches!(
+                    reason,
+                    DeadReason::Quarantined | DeadReason::Crashed
+                ));
+            }
+            Event::Recovered { crashed, .. } => c.crashed += u64::from(*crashed),
+            Event::Deleted { .. } => c.deleted += 1,
+            Event::Pruned { ids } => c.pruned += ids.len() as u64,
+            _ => {}
+        }
+    }
+
+    /// A job's story begins, or begins anew further on in the journal.
+    fn begin(
+        &mut self,
+        job: &NewRecord<'_>,
+        standing: Option<Standing>,
+        history: Option<&History>,
+        stamp: Stamp,
+    ) -> Result<(), Mismatch> {
+        let id = job.id;
+        if let Some(old) = self.jobs.take(id) {
+            self.unindex(id, &old);
+            self.let_go(&old);
+        }
+        let kind = self.kind_number(job.kind)?;
+        let queue = self.queue_number(job.queue)?;
+        let Some(policy) = self.policies.acquire(&job.policy) else {
+            return Err(Mismatch(format!("job {id}: too many different policies")));
+        };
+        let mut record = Record {
+            base: stamp.place,
+            due_ms: job.due_ms,
+            payload_hash: digest::payload_hash(job.payload),
+            fixed_hash: digest::fixed_hash(job),
+            rare: None,
+            priority: job.priority,
+            attempt: 0,
+            kind,
+            queue,
+            policy,
+            failures: 0,
+            phase: Phase::Waiting,
+            crashes: 0,
+            relative: job.relative,
+            waits: Waits::Ready,
+        };
+        if job.expires_at_ms.is_some() {
+            record.rare_mut().expires_at_ms = job.expires_at_ms;
+        }
+        if let Some((key, until_ms)) = job.key {
+            record.rare_mut().key = Some((key.into(), until_ms));
+            if let Some(before) = self.keys.set(
+                kind,
+                key,
+                Taken {
+                    id,
+                    until_ms,
+                    held: None,
+                },
+            ) {
+                self.unhold(kind, key, before);
+            }
+        }
+        if let Payload::File(file) = job.payload {
+            record.rare_mut().payload_file = Some(file.name);
+        }
+        let mut lease = None;
+        if let Some(standing) = standing {
+            record.phase = standing.phase;
+            record.attempt = standing.attempt;
+            record.failures = standing.failures;
+            record.crashes = standing.crashes;
+            lease = standing.lease;
+            if record.phase != Phase::Waiting && record.phase != Phase::Running {
+                record.due_ms = standing.finished_at_ms;
+            }
+            set_history(&mut record, history, stamp.place);
+        }
+        if (record.phase == Phase::Running) != lease.is_some() {
+            return Err(Mismatch(format!(
+                "job {id}: {:?} with lease {lease:?}",
+                record.phase
+            )));
+        }
+        self.space.pin(record.base);
+        self.store(id, record, lease);
+        Ok(())
+    }
+
+    fn complete(
+        &mut self,
+        id: JobId,
+        claim: u64,
+        history: Option<&History>,
+        stamp: Stamp,
+    ) -> Result<(), Mismatch> {
+        let held = self.leases.get(&id).map(|lease| lease.claim);
+        if claim != 0 && self.jobs.get(id).is_some() && held != Some(claim) {
+            return Err(Mismatch(format!(
+                "job {id} completed by claim {claim}, its lease is {held:?}"
+            )));
+        }
+        let Some(mut record) = self.take(id) else {
+            return Ok(());
+        };
+        // The payload goes: a completed job is kept for its output only.
+        let frame_without_payload = 256;
+        let dead_weight = record.base.len.saturating_sub(frame_without_payload);
+        self.space.shrink(&mut record.base, dead_weight);
+        record.payload_hash = 0;
+        if let Some(rare) = &mut record.rare {
+            rare.payload_file = None;
+        }
+        end(&mut record, Phase::Completed, history, stamp);
+        self.store(id, record, None);
+        Ok(())
+    }
+
+    fn finish(
+        &mut self,
+        id: JobId,
+        phase: Phase,
+        history: Option<&History>,
+        stamp: Stamp,
+    ) -> Result<(), Mismatch> {
+        self.change(id, |r, _| {
+            end(r, phase, history, stamp);
+            Ok(None)
+        })
+    }
+
+    fn end_lease(
+        &mut self,
+        id: JobId,
+        claim: u64,
+        f: impl FnOnce(&mut Record),
+    ) -> Result<(), Mismatch> {
+        self.change(id, |r, lease| match lease {
+            Some(lease) if lease.claim == claim => {
+                f(r);
+                Ok(None)
+            }
+            other => Err(Mismatch(format!(
+                "job {id}: claim {claim} ends, its lease is {other:?}"
+            ))),
+        })
+    }
+
+    /// Changes a record that is present; `f` gets its lease and returns the one that it has afterwards.
+    fn change(
+        &mut self,
+        id: JobId,
+        f: impl FnOnce(&mut Record, Option<LeaseRecord>) -> Result<Option<LeaseRecord>, Mismatch>,
+    ) -> Result<(), Mismatch> {
+        let lease = self.leases.get(&id).copied();
+        let Some(mut record) = self.take(id) else {
+            return Ok(());
+        };
+        let lease = f(&mut record, lease)?;
+        self.store(id, record, lease);
+        Ok(())
+    }
+
+    fn forget(&mut self, id: JobId) {
+        if let Some(record) = self.take(id) {
+            self.let_go(&record);
+            if let Some((key, _)) = record.key()
+                && let Some(taken) = self.keys.find(record.kind, key)
+                && taken.id == id
+                && taken.held.is_none()
+            {
+                self.keys.free(record.kind, key);
+            }
+            self.jobs.release_page(id);
+        }
+    }
+
+    /// Gives back what a record that goes away had taken of the shared things.
+    fn let_go(&mut self, record: &Record) {
+        self.space.unpin(record.base);
+        self.policies.release(record.policy);
+    }
+
+    fn step_clock(&mut self, before_ms: i64, by_ms: i64) {
+        let moved: Vec<JobId> = self
+            .jobs
+            .iter_from(JobId::from_number(0))
+            .filter(|(_, r)| r.relative && r.phase == Phase::Waiting && r.due_ms > before_ms)
+            .map(|(id, _)| id)
+            .collect();
+        for id in moved {
+            if let Some(mut record) = self.take(id) {
+                record.due_ms = record.due_ms.saturating_add(by_ms);
+                self.store(id, record, None);
+            }
+        }
+    }
+
+    fn set_queue(&mut self, name: &str, control: Control, place: Place) -> Result<(), Mismatch> {
+        let queue = self.queue_number(name)?;
+        let hash = self.queue_names.hash(queue.0);
+        let Some(state) = self.queue_mut(queue) else {
+            return Ok(());
+        };
+        let before = std::mem::replace(&mut state.control, control);
+        let old_place = state.control_place.replace(place);
+        if let Some(old) = old_place {
+            self.space.unpin(old);
+            self.digest = self.digest.wrapping_sub(digest::of_queue(hash, before));
+        }
+        self.space.pin(place);
+        self.digest = self.digest.wrapping_add(digest::of_queue(hash, control));
+        Ok(())
+    }
+
+    fn hold_key(
+        &mut self,
+        kind: &str,
+        key: &str,
+        id: JobId,
+        until_ms: i64,
+        place: Place,
+    ) -> Result<(), Mismatch> {
+        let kind = self.kind_number(kind)?;
+        let hash = self.kinds.hash(kind.0);
+        if let Some(before) = self.keys.set(
+            kind,
+            key,
+            Taken {
+                id,
+                until_ms,
+                held: Some(place),
+            },
+        ) {
+            self.unhold(kind, key, before);
+        }
+        self.space.pin(place);
+        self.digest = self
+            .digest
+            .wrapping_add(digest::of_held_key(hash, key, id, until_ms));
+        Ok(())
+    }
+
+    fn release_held_key(&mut self, kind: KindIx, key: &str) {
+        if self
+            .keys
+            .find(kind, key)
+            .is_some_and(|taken| taken.held.is_some())
+            && let Some(before) = self.keys.free(kind, key)
+        {
+            self.unhold(kind, key, before);
+        }
+    }
+
+    /// Takes a held key out of space and digest.
+    fn unhold(&mut self, kind: KindIx, key: &str, before: Taken) {
+        if let Some(place) = before.held {
+            self.space.unpin(place);
+            let mix = digest::of_held_key(self.kinds.hash(kind.0), key, before.id, before.until_ms);
+            self.digest = self.digest.wrapping_sub(mix);
+        }
+    }
+
+    fn move_pin(&mut self, slot: impl FnOnce(&mut Ledger) -> &mut Option<Place>, place: Place) {
+        let old = slot(self).replace(place);
+        if let Some(old) = old {
+            self.space.unpin(old);
+        }
+        self.space.pin(place);
+    }
+
+    pub(super) fn kind_number(&mut self, name: &str) -> Result<KindIx, Mismatch> {
+        self.kinds
+            .intern(name)
+            .map(KindIx)
+            .ok_or_else(|| Mismatch("too many kinds".to_owned()))
+    }
+
+    pub(super) fn queue_number(&mut self, name: &str) -> Result<QueueIx, Mismatch> {
+        let number = self
+            .queue_names
+            .intern(name)
+            .ok_or_else(|| Mismatch("too many queues".to_owned()))?;
+        if usize::from(number) == self.queues.len() {
+            // A queue that appears late must not run everything it has before the others get a turn.
+            let turn = self.queues.iter().map(|q| q.turn).max().unwrap_or(0);
+            self.queues.push(QueueState {
+                turn,
+                ..QueueState::default()
+            });
+        }
+        Ok(QueueIx(number))
+    }
+}
+
+/// Index keeping: every change of a record goes through `take` and `store`.
+impl Ledger {
+    /// Takes a record, with its lease, out of the table and all indexes.
+    pub(super) fn take(&mut self, id: JobId) -> Option<Record> {
+        let record = self.jobs.take(id)?;
+        self.unindex(id, &record);
+        Some(record)
+    }
+
+    /// Puts a record into the table and all indexes.
+    pub(super) fn store(&mut self, id: JobId, mut record: Record, lease: Option<LeaseRecord>) {
+        if let Some(lease) = lease {
+            self.leases.insert(id, lease);
+        }
+        self.index(id, &mut record);
+        self.jobs.put(id, record);
+    }
+
+    fn unindex(&mut self, id: JobId, r: &Record) {
+        self.digest = self.digest.wrapping_sub(self.mix(id, r));
+        let state = self.state(r);
+        match r.phase {
+            Phase::Waiting => {
+                if let Some(at) = r.expires_at_ms() {
+                    self.expiries.remove(&(at, id));
+                }
+                match r.waits {
+                    Waits::ForTime => {
+                        self.timers.remove(&(r.due_ms, id));
+                    }
+                    Waits::Ready => {
+                        self.loners -= u32::from(self.needs_alone(r));
+                        self.lane_of(r, |lane| {
+                            lane.remove(&ReadyKey::of(id, r));
+                        });
+                    }
+                    Waits::Held => {}
+                }
+            }
+            Phase::Running => {
+                let lease = self.leases.remove(&id);
+                self.alone -= u32::from(lease.is_some_and(|lease| lease.alone));
+                if let Some(q) = self.queue_mut(r.queue) {
+                    q.running -= 1;
+                }
+            }
+            Phase::Completed | Phase::Cancelled => {
+                if let Some(q) = self.queue_mut(r.queue) {
+                    q.finished.remove(&(r.due_ms, id));
+                }
+            }
+            Phase::Dead(_) => {
+                if let Some(q) = self.queue_mut(r.queue) {
+                    q.dead.remove(&(r.due_ms, id));
+                }
+            }
+        }
+        if let Some(q) = self.queue_mut(r.queue) {
+            q.count_out(state);
+        }
+    }
+
+    fn index(&mut self, id: JobId, r: &mut Record) {
+        self.digest = self.digest.wrapping_add(self.mix(id, r));
+        match r.phase {
+            Phase::Waiting => {
+                r.waits = self.place_of(r);
+                if let Some(at) = r.expires_at_ms() {
+                    self.expiries.insert((at, id));
+                }
+                match r.waits {
+                    Waits::ForTime => {
+                        self.timers.insert((r.due_ms, id));
+                    }
+                    Waits::Ready => {
+                        self.loners += u32::from(self.needs_alone(r));
+                        self.lane_of(r, |lane| {
+                            lane.insert(ReadyKey::of(id, r));
+                        });
+                    }
+                    Waits::Held => {}
+                }
+            }
+            Phase::Running => {
+                self.alone += u32::from(self.leases.get(&id).is_some_and(|lease| lease.alone));
+                if let Some(q) = self.queue_mut(r.queue) {
+                    q.running += 1;
+                }
+            }
+            Phase::Completed | Phase::Cancelled => {
+                if let Some(q) = self.queue_mut(r.queue) {
+                    q.finished.insert((r.due_ms, id));
+                }
+            }
+            Phase::Dead(_) => {
+                if let Some(q) = self.queue_mut(r.queue) {
+                    q.dead.insert((r.due_ms, id));
+                }
+            }
+        }
+        let state = self.state(r);
+        if let Some(q) = self.queue_mut(r.queue) {
+            q.count_in(state);
+        }
+    }
+
+    /// Where a waiting job belongs by the time last judged.
+    fn place_of(&self, r: &Record) -> Waits {
+        if r.due_ms > self.judged_at_ms {
+            Waits::ForTime
+        } else if r.expires_at_ms().is_some_and(|at| at <= self.judged_at_ms) {
+            Waits::Held
+        } else {
+            Waits::Ready
+        }
+    }
+
+    fn lane_of(&mut self, r: &Record, f: impl FnOnce(&mut std::collections::BTreeSet<ReadyKey>)) {
+        let Ledger {
+            setup,
+            kinds,
+            queues,
+            ..
+        } = self;
+        let Setup { handled, .. } = setup;
+        if let Some(q) = queues.get_mut(usize::from(r.queue.0)) {
+            f(&mut q
+                .lane_mut(r.kind, || handled.contains(kinds.name(r.kind.0)))
+                .ready);
+        }
+    }
+
+    fn mix(&self, id: JobId, r: &Record) -> u128 {
+        let shared = digest::Shared {
+            kind: self.kinds.hash(r.kind.0),
+            queue: self.queue_names.hash(r.queue.0),
+            policy: self.policies.hash(r.policy),
+        };
+        let lease = if r.phase == Phase::Running {
+            self.leases.get(&id)
+        } else {
+            None
+        };
+        digest::of_job(id, r, &shared, lease)
+    }
+
+    /// Sorts the waiting jobs by a new time: no job is ready before its wait-until, and none that is
+    /// past its expiry. Nothing of this is stored.
+    pub(crate) fn judge(&mut self, now_ms: i64) {
+        let back = now_ms < self.judged_at_ms;
+        self.judged_at_ms = now_ms;
+        let mut again: Vec<JobId> = if back {
+            // The clock was set back: whoever is ready may have become early again.
+            self.jobs
+                .iter_from(JobId::from_number(0))
+                .filter(|(_, r)| r.phase == Phase::Waiting)
+                .map(|(id, _)| id)
+                .collect()
+        } else {
+            let due = self
+                .timers
+                .iter()
+                .take_while(|(due_ms, _)| *due_ms <= now_ms)
+                .map(|(_, id)| *id);
+            let expired = self
+                .expiries
+                .iter()
+                .take_while(|(at, _)| *at <= now_ms)
+                .map(|(_, id)| *id);
+            due.chain(expired).collect()
+        };
+        again.retain(|id| {
+            self.jobs
+                .get(*id)
+                .is_some_and(|r| r.waits != self.place_of(r))
+        });
+        for id in again {
+            if let Some(record) = self.take(id) {
+                self.store(id, record, None);
+            }
+        }
+    }
+
+    /// How many jobs are in a state, over all queues.
+    pub(crate) fn count_in_state(&self, state: State) -> u64 {
+        self.queues.iter().map(|q| q.count(state)).sum()
+    }
+}
+
+fn end(r: &mut Record, phase: Phase, history: Option<&History>, stamp: Stamp) {
+    r.phase = phase;
+    r.crashes = if matches!(phase, Phase::Dead(_)) {
+        r.crashes
+    } else {
+        0
+    };
+    r.due_ms = stamp.at_ms;
+    r.relative = false;
+    set_history(r, history, stamp.place);
+}
+
+fn set_history(r: &mut Record, history: Option<&History>, place: Place) {
+    if let Some(history) = history {
+        let hash = digest::history_hash(history);
+        let rare = r.rare_mut();
+        rare.history = Some(place);
+        rare.history_hash = hash;
+        rare.output_file = match history.output {
+            Some(crate::job::Content::File(file)) => Some(file.name),
+            _ => None,
+        };
+    }
+}
+
+fn expect_phase(id: JobId, r: &Record, phase: Phase) -> Result<(), Mismatch> {
+    if r.phase == phase {
+        Ok(())
+    } else {
+        Err(Mismatch(format!(
+            "job {id} is {:?}, not {phase:?}",
+            r.phase
+        )))
+    }
+}

@@ -1,0 +1,130 @@
+//! Compaction's part of the rules: what of an old entry is still needed, and in which form.
+
+use std::borrow::Cow;
+
+use crate::job::State;
+
+use super::Ledger;
+use super::event::{Event, History, NewRecord, Payload, Phase, Place, Standing};
+
+/// A frame of an old entry that is still somebody's base.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Carry {
+    /// A job, with the place of its newest history frame if that is not the base frame itself.
+    Job { history: Option<Place> },
+    /// A root record.
+    Root,
+}
+
+impl Ledger {
+    /// Whether the frame at `position` and `offset` must be carried before its entry can go.
+    pub(crate) fn needs_carry(
+        &self,
+        event: &Event<'_>,
+        position: u64,
+        offset: u16,
+    ) -> Option<Carry> {
+        let here = |place: Place| place.position == position && place.offset == offset;
+        match event {
+            Event::Enqueued(job) | Event::Carried(job, ..) => {
+                let record = self.jobs.get(job.id).filter(|r| here(r.base))?;
+                Some(Carry::Job {
+                    history: record.history().filter(|place| !here(*place)),
+                })
+            }
+            Event::RootSet(_) => self.root_place.is_some_and(here).then_some(Carry::Root),
+            Event::QueueSet { name, .. } => {
+                let queue = self.queue_names.find(name)?;
+                self.queue(super::QueueIx(queue))?
+                    .control_place
+                    .is_some_and(here)
+                    .then_some(Carry::Root)
+            }
+            Event::KeyHeld { kind, key, .. } => {
+                let kind = self.kinds.find(kind)?;
+                self.keys
+                    .find(super::KindIx(kind), key)?
+                    .held
+                    .is_some_and(here)
+                    .then_some(Carry::Root)
+            }
+            _ => None,
+        }
+    }
+
+    /// The record as it stands, to be written again. `history` is what lies at the place that
+    /// [`Carry::Job`] named, or in the base frame itself. `queue` is the job's queue's name.
+    pub(crate) fn carry_job<'e>(
+        &self,
+        base: &NewRecord<'e>,
+        queue: &'e str,
+        history: Option<History>,
+    ) -> Option<Event<'e>> {
+        let r = self.jobs.get(base.id)?;
+        let finished = !matches!(r.phase, Phase::Waiting | Phase::Running);
+        let job = NewRecord {
+            queue,
+            priority: r.priority,
+            due_ms: r.due_ms,
+            relative: r.relative,
+            expires_at_ms: r.expires_at_ms(),
+            payload: if r.phase == Phase::Completed {
+                Payload::Gone
+            } else {
+                base.payload
+            },
+            ..base.clone()
+        };
+        let standing = Standing {
+            phase: r.phase,
+            attempt: r.attempt,
+            failures: r.failures,
+            crashes: r.crashes,
+            finished_at_ms: if finished { r.due_ms } else { 0 },
+            lease: self.leases.get(&base.id).copied(),
+        };
+        Some(Event::Carried(job, standing, history))
+    }
+
+    /// A root record as it stands.
+    pub(crate) fn carry_root<'e>(&self, event: &Event<'e>) -> Option<Event<'e>> {
+        match event {
+            Event::RootSet(_) => Some(Event::RootSet(self.root)),
+            Event::QueueSet { name, .. } => {
+                let control = self.control(name);
+                Some(Event::QueueSet {
+                    name: name.clone(),
+                    paused: control.paused,
+                    concurrency: control.concurrency,
+                })
+            }
+            Event::KeyHeld { .. } => Some(event.clone()),
+            _ => None,
+        }
+    }
+
+    /// The name of a job's queue.
+    pub(crate) fn queue_of(&self, base: &NewRecord<'_>) -> Cow<'_, str> {
+        let record = self.jobs.get(base.id);
+        Cow::Borrowed(record.map_or("", |r| self.queue_name(r.queue)))
+    }
+
+    /// Whether so much of the journal is dead that entries must be carried forward.
+    pub(crate) fn wants_compaction(&self) -> bool {
+        self.space.total_bytes() > 2 * self.space.live_bytes() + self.setup.slack_bytes
+    }
+
+    /// Bytes of the journal beyond what compaction allows.
+    pub(crate) fn backlog_bytes(&self) -> u64 {
+        self.space
+            .total_bytes()
+            .saturating_sub(2 * self.space.live_bytes() + self.setup.slack_bytes)
+    }
+
+    /// Whether no job waits or runs.
+    pub(crate) fn is_idle(&self) -> bool {
+        [State::Scheduled, State::Ready, State::Running]
+            .iter()
+            .all(|state| self.count_in_state(*state) == 0)
+    }
+}

@@ -1,0 +1,194 @@
+//! What people ask of a job or queue from outside.
+
+use std::borrow::Cow;
+
+use crate::job::{Content, DeadReason, JobId, Priority, State};
+
+use super::event::{Event, History, Phase};
+use super::queue::Control;
+use super::settle::with_reason;
+use super::table::Record;
+use super::{Ledger, QueueIx};
+
+/// A wish about one job.
+#[derive(Clone, Debug)]
+pub(crate) enum ChangeKind {
+    Cancel {
+        reason: String,
+    },
+    Delete,
+    /// From an end back to life, with fresh attempts.
+    Retry,
+    /// Not before this time; brings a dead or cancelled job back to life.
+    Reschedule {
+        due_ms: i64,
+    },
+    SetPriority(Priority),
+    MoveTo {
+        queue: String,
+    },
+    /// Completed from outside, whoever runs it.
+    Complete {
+        output: Content,
+    },
+}
+
+/// What the ledger says to a wish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ChangeAnswer {
+    Done,
+    /// There is no such job.
+    Unknown,
+    /// A handler has it: the engine has to ask that one first.
+    IsRunning,
+    AlreadyFinished(State),
+    /// The job completed, and with that its payload went: it cannot run again.
+    PayloadGone,
+}
+
+impl Ledger {
+    pub(crate) fn change_job<'c>(
+        &self,
+        id: JobId,
+        wish: &'c ChangeKind,
+        earlier: Option<History>,
+        now_ms: i64,
+    ) -> (ChangeAnswer, Vec<Event<'c>>) {
+        let Some(record) = self.jobs.get(id) else {
+            return (ChangeAnswer::Unknown, Vec::new());
+        };
+        let state = self.state(record);
+        let refuse = |answer| (answer, Vec::new());
+        let done = |event| (ChangeAnswer::Done, vec![event]);
+        match (wish, state) {
+            (ChangeKind::Delete, State::Running) => refuse(ChangeAnswer::IsRunning),
+            (ChangeKind::Delete, _) => (ChangeAnswer::Done, self.deletion(id, record, now_ms)),
+            (ChangeKind::Complete { output }, _) if !state.is_finished() => {
+                let has_output = *output != Content::Inline(Vec::new());
+                let history = (has_output || earlier.is_some()).then(|| History {
+                    output: has_output.then(|| output.clone()),
+                    ..earlier.unwrap_or_default()
+                });
+                done(Event::Completed {
+                    id,
+                    claim: 0,
+                    ran_us: 0,
+                    history,
+                })
+            }
+            (ChangeKind::Retry | ChangeKind::Reschedule { .. }, State::Completed) => {
+                refuse(ChangeAnswer::PayloadGone)
+            }
+            (ChangeKind::Retry, State::Dead | State::Cancelled) => {
+                done(Event::Requeued { id, due_ms: now_ms })
+            }
+            (ChangeKind::Reschedule { due_ms }, State::Dead | State::Cancelled) => {
+                done(Event::Requeued {
+                    id,
+                    due_ms: (*due_ms).max(now_ms),
+                })
+            }
+            (_, State::Completed | State::Cancelled | State::Dead) => {
+                refuse(ChangeAnswer::AlreadyFinished(state))
+            }
+            (_, State::Running) => refuse(ChangeAnswer::IsRunning),
+            (ChangeKind::Cancel { reason }, _) => done(Event::Cancelled {
+                id,
+                history: Some(with_reason(earlier, reason)),
+            }),
+            // A waiting job is due for its retry at once.
+            (ChangeKind::Retry, _) => done(Event::Rescheduled { id, due_ms: now_ms }),
+            (ChangeKind::Reschedule { due_ms }, _) => done(Event::Rescheduled {
+                id,
+                due_ms: (*due_ms).max(now_ms),
+            }),
+            (ChangeKind::SetPriority(priority), _) => done(Event::Reprioritised {
+                id,
+                priority: *priority,
+            }),
+            (ChangeKind::MoveTo { queue }, _) => done(Event::Moved {
+                id,
+                queue: Cow::Borrowed(queue),
+            }),
+            (ChangeKind::Complete { .. }, _) => refuse(ChangeAnswer::AlreadyFinished(state)),
+        }
+    }
+
+    /// A job goes; its key stays taken for the rest of its time.
+    fn deletion(&self, id: JobId, record: &Record, now_ms: i64) -> Vec<Event<'static>> {
+        self.key_to_hold(id, record, now_ms)
+            .into_iter()
+            .chain([Event::Deleted { id }])
+            .collect()
+    }
+
+    pub(super) fn key_to_hold(
+        &self,
+        id: JobId,
+        record: &Record,
+        now_ms: i64,
+    ) -> Option<Event<'static>> {
+        let (key, until_ms) = record.key()?;
+        (until_ms > now_ms).then(|| Event::KeyHeld {
+            kind: Cow::Owned(self.kind_name(record.kind).to_owned()),
+            key: Cow::Owned(key.to_owned()),
+            id,
+            until_ms,
+        })
+    }
+
+    /// Deletes up to `most` dead jobs of a queue.
+    pub(crate) fn purge_dead(&self, queue: &str, most: usize, now_ms: i64) -> Vec<Event<'static>> {
+        let ids = self
+            .queue_names
+            .find(queue)
+            .and_then(|q| self.queue(QueueIx(q)))
+            .map(|q| {
+                q.dead
+                    .iter()
+                    .map(|(_, id)| *id)
+                    .take(most)
+                    .collect::<Vec<_>>()
+            });
+        let ids = ids.unwrap_or_default().into_iter();
+        ids.filter_map(|id| Some((id, self.jobs.get(id)?)))
+            .flat_map(|(id, r)| self.deletion(id, r, now_ms))
+            .collect()
+    }
+
+    /// Controls of a queue as stored.
+    pub(crate) fn control(&self, queue: &str) -> Control {
+        self.queue_names
+            .find(queue)
+            .and_then(|q| self.queue(QueueIx(q)))
+            .map(|q| q.control)
+            .unwrap_or_default()
+    }
+
+    /// Pauses or resumes a queue, or sets its cap; no event when nothing changes.
+    pub(crate) fn set_queue_control<'c>(
+        &self,
+        name: &'c str,
+        paused: Option<bool>,
+        concurrency: Option<Option<u32>>,
+    ) -> Option<Event<'c>> {
+        let now = self.control(name);
+        let then = Control {
+            paused: paused.unwrap_or(now.paused),
+            concurrency: concurrency.unwrap_or(now.concurrency),
+        };
+        (then != now).then(|| Event::QueueSet {
+            name: Cow::Borrowed(name),
+            paused: then.paused,
+            concurrency: then.concurrency,
+        })
+    }
+
+    /// Why a dead job is dead.
+    pub(crate) fn dead_reason(record: &Record) -> Option<DeadReason> {
+        match record.phase {
+            Phase::Dead(reason) => Some(reason),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Who runs next.
+
+use crate::job::{JobId, OnCrash};
+
+use super::Ledger;
+use super::event::{Event, Phase};
+use super::names::{KindIx, QueueIx};
+use super::queue::{QueueState, ReadyKey};
+use super::table::Record;
+
+/// The next job to run, if one may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pick {
+    Job(ReadyKey, QueueIx),
+    Nothing,
+    /// A job must run with nothing else in the process: nothing new starts until the rest is done.
+    Hold,
+}
+
+/// One claim of a queue of weight 1 moves its turn this far.
+const TURN: u64 = 1 << 20;
+
+impl Ledger {
+    /// The next job for a pool: the queue whose turn it is by weight, and in it the exact head.
+    pub(crate) fn pick(&self, pool: usize) -> Pick {
+        if let Some(hold) = self.hold() {
+            return hold;
+        }
+        let best = self
+            .queue_numbers()
+            .filter_map(|queue| {
+                let state = self.open_queue(queue, Some(pool))?;
+                Some((state.turn.max(self.turn), queue, state.head()?))
+            })
+            .min_by_key(|(turn, queue, _)| (*turn, *queue));
+        best.map_or(Pick::Nothing, |(_, queue, key)| Pick::Job(key, queue))
+    }
+
+    /// The next job of a kind in a queue, for callers with their own threads.
+    pub(crate) fn pick_kind(&self, queue: &str, kind: &str) -> Pick {
+        if let Some(hold) = self.hold() {
+            return hold;
+        }
+        let found = || {
+            let queue = QueueIx(self.queue_names.find(queue)?);
+            let kind = KindIx(self.kinds.find(kind)?);
+            let state = self.open_queue(queue, None)?;
+            let lane = state.lanes.iter().find(|lane| lane.kind == kind)?;
+            Some(Pick::Job(*lane.ready.first()?, queue))
+        };
+        found().unwrap_or(Pick::Nothing)
+    }
+
+    /// The best priority that is ready for a pool, per queue.
+    pub(crate) fn heads(&self, pool: usize) -> impl Iterator<Item = (QueueIx, ReadyKey)> {
+        self.queue_numbers()
+            .filter_map(move |queue| Some((queue, self.queue_of_pool(queue, pool)?.head()?)))
+    }
+
+    /// The event of a claim. `Hold` is respected by `pick`; whoever must run alone is marked here.
+    pub(crate) fn claim(&self, id: JobId) -> Option<(u64, Event<'static>)> {
+        let record = self.jobs.get(id).filter(|r| r.phase == Phase::Waiting)?;
+        let claim = self.root.next_claim;
+        Some((
+            claim,
+            Event::Claimed {
+                id,
+                claim,
+                alone: self.needs_alone(record),
+            },
+        ))
+    }
+
+    /// Moves on the round-robin after a claim from `queue`. Of this process only, never stored.
+    pub(crate) fn turn_taken(&mut self, queue: QueueIx) {
+        let weight = self.setup.queue(self.queue_name(queue)).weight.max(1);
+        let now = self.turn;
+        if let Some(state) = self.queue_mut(queue) {
+            let begun = state.turn.max(now);
+            state.turn = begun + TURN / u64::from(weight);
+            self.turn = begun;
+        }
+    }
+
+    /// Whether the job was running in so many crashes that the next one could convict it: then it
+    /// must run alone.
+    pub(super) fn needs_alone(&self, record: &Record) -> bool {
+        record.crashes > 0
+            && match self.policies.get(record.policy).on_crash {
+                OnCrash::QuarantineAfter(most) => record.crashes.saturating_add(1) >= most.max(2),
+                OnCrash::Rerun | OnCrash::Dead => false,
+            }
+    }
+
+    fn hold(&self) -> Option<Pick> {
+        if self.alone > 0 {
+            return Some(Pick::Hold);
+        }
+        if self.loners == 0 {
+            return None;
+        }
+        let loner = self.queue_numbers().find_map(|queue| {
+            let state = self.open_queue(queue, None)?;
+            let key = state.head()?;
+            self.jobs
+                .get(key.id)
+                .is_some_and(|r| self.needs_alone(r))
+                .then_some((key, queue))
+        });
+        loner.map(|(key, queue)| {
+            if self.leases.is_empty() {
+                Pick::Job(key, queue)
+            } else {
+                Pick::Hold
+            }
+        })
+    }
+
+    /// The queue, if it may start a job now (and belongs to the pool).
+    fn open_queue(&self, queue: QueueIx, pool: Option<usize>) -> Option<&QueueState> {
+        let state = match pool {
+            Some(pool) => self.queue_of_pool(queue, pool)?,
+            None => self.queue(queue)?,
+        };
+        let configured = self.setup.queue(self.queue_name(queue)).concurrency;
+        let cap = state.control.concurrency.or(configured);
+        (!state.control.paused && cap.is_none_or(|cap| state.running < cap)).then_some(state)
+    }
+
+    fn queue_of_pool(&self, queue: QueueIx, pool: usize) -> Option<&QueueState> {
+        let state = self.queue(queue)?;
+        (!state.lanes.is_empty() && self.setup.queue(self.queue_name(queue)).pool == Some(pool))
+            .then_some(state)
+    }
+}

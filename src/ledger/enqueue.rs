@@ -1,0 +1,118 @@
+//! New jobs.
+
+use std::collections::HashMap;
+
+use crate::error::{Error, Result};
+use crate::job::{JobId, NewJob, Wait};
+
+use super::event::{Event, NewRecord};
+use super::names::{KindIx, NAMES_MAX, Names};
+use super::{Ledger, Payload};
+
+/// What became of one job of an enqueue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Placed {
+    pub(crate) id: JobId,
+    /// False: the key was taken, `id` is whose.
+    pub(crate) is_new: bool,
+}
+
+impl Ledger {
+    /// All of the jobs, or none; a job whose key is taken becomes an answer and not an event.
+    pub(crate) fn enqueue<'c>(
+        &self,
+        jobs: &'c [NewJob],
+        now_ms: i64,
+    ) -> Result<(Vec<Placed>, Vec<Event<'c>>)> {
+        let mut placed = Vec::with_capacity(jobs.len());
+        let mut events = Vec::with_capacity(jobs.len());
+        let mut in_batch: HashMap<(&str, &str), JobId> = HashMap::new();
+        let mut next_id = self.root.next_id;
+        self.check_room(jobs)?;
+        for job in jobs {
+            let key = job.key.as_deref();
+            let taken = key.and_then(|key| {
+                self.key_holder(&job.kind, key, now_ms)
+                    .or_else(|| in_batch.get(&(job.kind.as_str(), key)).copied())
+            });
+            if let Some(id) = taken {
+                placed.push(Placed { id, is_new: false });
+                continue;
+            }
+            let id = JobId::from_number(next_id);
+            next_id += 1;
+            if let Some(key) = key {
+                in_batch.insert((&job.kind, key), id);
+            }
+            placed.push(Placed { id, is_new: true });
+            events.push(Event::Enqueued(self.new_record(id, job, now_ms)));
+        }
+        Ok((placed, events))
+    }
+
+    /// The job that has the key, if the key is still taken.
+    pub(crate) fn key_holder(&self, kind: &str, key: &str, now_ms: i64) -> Option<JobId> {
+        let taken = self.keys.find(KindIx(self.kinds.find(kind)?), key)?;
+        (taken.held.is_none() || taken.until_ms > now_ms).then_some(taken.id)
+    }
+
+    fn new_record<'c>(&self, id: JobId, job: &'c NewJob, now_ms: i64) -> NewRecord<'c> {
+        let (due_ms, relative) = match job.wait {
+            Wait::No => (now_ms, false),
+            Wait::Until(at_ms) => (at_ms.max(now_ms), false),
+            Wait::For(ms) => (now_ms.saturating_add_unsigned(ms), true),
+        };
+        NewRecord {
+            id,
+            kind: &job.kind,
+            version: job.version,
+            encoding: job.encoding,
+            queue: &job.queue,
+            priority: job.priority,
+            enqueued_at_ms: now_ms,
+            due_ms,
+            relative,
+            expires_at_ms: job.expires_at_ms,
+            key: job
+                .key
+                .as_deref()
+                .map(|key| (key, now_ms.saturating_add(self.setup.key_ttl_ms))),
+            metadata: job
+                .metadata
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_str()))
+                .collect(),
+            policy: job.policy.clone(),
+            payload: Payload::from(&job.payload),
+        }
+    }
+
+    /// Kinds, queues and policies are numbered; a program that invents one per job must not get far.
+    fn check_room(&self, jobs: &[NewJob]) -> Result<()> {
+        let full = |names: &Names, name: &str| {
+            names.find(name).is_none() && names.len() + jobs.len() > NAMES_MAX
+        };
+        for job in jobs {
+            let refuse = |what, name: &str| {
+                let rule = format!(
+                    "one store has room for {NAMES_MAX} of them; put what varies into payload or metadata"
+                );
+                Err(Error::Invalid {
+                    what,
+                    found: format!("one more new name (`{name}`)"),
+                    rule,
+                })
+            };
+            if full(&self.kinds, &job.kind) {
+                return refuse("kind", &job.kind);
+            }
+            if full(&self.queue_names, &job.queue) {
+                return refuse("queue", &job.queue);
+            }
+            if !self.policies.has_room_for(&job.policy, jobs.len()) {
+                return refuse("combination of attempts, backoff and limits", &job.kind);
+            }
+        }
+        Ok(())
+    }
+}

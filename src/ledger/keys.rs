@@ -1,0 +1,73 @@
+//! Callers' keys: unique per kind while the job is kept, and for their time to live at least.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::job::JobId;
+
+use super::event::Place;
+use super::names::KindIx;
+
+#[derive(Debug, Default)]
+pub(crate) struct Keys {
+    taken: HashMap<(KindIx, Box<str>), Taken>,
+    /// Keys of deleted jobs by the time at which they become free.
+    held: BTreeSet<(i64, KindIx, Box<str>)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Taken {
+    pub(crate) id: JobId,
+    pub(crate) until_ms: i64,
+    /// The frame that holds the key when the job is gone; `None` while the job itself does.
+    pub(crate) held: Option<Place>,
+}
+
+impl Keys {
+    pub(crate) fn find(&self, kind: KindIx, key: &str) -> Option<Taken> {
+        // A lookup by `(KindIx, &str)` would need its own trait; keys are short.
+        self.taken.get(&(kind, key.into())).copied()
+    }
+
+    /// Sets who has the key; returns who had it.
+    pub(crate) fn set(&mut self, kind: KindIx, key: &str, taken: Taken) -> Option<Taken> {
+        let before = self.taken.insert((kind, key.into()), taken);
+        if let Some(before) = before.filter(|b| b.held.is_some()) {
+            self.held.remove(&(before.until_ms, kind, key.into()));
+        }
+        if taken.held.is_some() {
+            self.held.insert((taken.until_ms, kind, key.into()));
+        }
+        before
+    }
+
+    pub(crate) fn free(&mut self, kind: KindIx, key: &str) -> Option<Taken> {
+        let before = self.taken.remove(&(kind, key.into()))?;
+        if before.held.is_some() {
+            self.held.remove(&(before.until_ms, kind, key.into()));
+        }
+        Some(before)
+    }
+
+    /// Held keys whose time is over, oldest first.
+    pub(crate) fn due(&self, now_ms: i64) -> impl Iterator<Item = (KindIx, &str)> {
+        self.held
+            .iter()
+            .take_while(move |(until_ms, ..)| *until_ms <= now_ms)
+            .map(|(_, kind, key)| (*kind, &**key))
+    }
+
+    pub(crate) fn next_due(&self) -> Option<i64> {
+        self.held.first().map(|(until_ms, ..)| *until_ms)
+    }
+
+    pub(crate) fn held_count(&self) -> usize {
+        self.held.len()
+    }
+
+    /// All held keys, for carrying.
+    pub(crate) fn held(&self) -> impl Iterator<Item = (KindIx, &str, Taken)> {
+        self.held
+            .iter()
+            .filter_map(|(_, kind, key)| Some((*kind, &**key, self.find(*kind, key)?)))
+    }
+}

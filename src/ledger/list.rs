@@ -1,0 +1,141 @@
+//! Reading the state: rows for listings, figures for statistics.
+
+use crate::job::{ClaimNumber, DeadReason, JobId, Priority, State};
+
+use super::Ledger;
+use super::event::Phase;
+use super::names::{KindIx, QueueIx};
+use super::table::Record;
+
+/// What a listing looks for; `None` means any.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Filter {
+    pub(crate) state: Option<State>,
+    pub(crate) kind: Option<String>,
+    pub(crate) queue: Option<String>,
+}
+
+/// One job as the ledger knows it without reading the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    pub(crate) id: JobId,
+    pub(crate) kind: String,
+    pub(crate) queue: String,
+    pub(crate) state: State,
+    pub(crate) parked: bool,
+    pub(crate) priority: Priority,
+    pub(crate) attempt: u32,
+    pub(crate) failures: u16,
+    pub(crate) attempts_max: u16,
+    pub(crate) crashes: u8,
+    pub(crate) due_ms: i64,
+    pub(crate) finished_at_ms: Option<i64>,
+    pub(crate) expires_at_ms: Option<i64>,
+    pub(crate) key: Option<String>,
+    pub(crate) claim: Option<ClaimNumber>,
+    pub(crate) dead_reason: Option<DeadReason>,
+}
+
+/// A page of a listing.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Page {
+    pub(crate) rows: Vec<Row>,
+    /// Where to go on; `None` at the end.
+    pub(crate) next: Option<JobId>,
+}
+
+/// Figures of one queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct QueueView {
+    pub(crate) name: String,
+    pub(crate) counts: [u64; State::ALL.len()],
+    pub(crate) parked: u64,
+    pub(crate) paused: bool,
+    pub(crate) concurrency: Option<u32>,
+    /// When the job that has been ready longest became ready.
+    pub(crate) oldest_ready_ms: Option<i64>,
+}
+
+impl Ledger {
+    /// Up to `rows_max` matching rows from id `from` on, looking at no more than `looked_max` jobs.
+    pub(crate) fn list(
+        &self,
+        filter: &Filter,
+        from: JobId,
+        rows_max: usize,
+        looked_max: usize,
+    ) -> Page {
+        let mut page = Page::default();
+        let kind = filter
+            .kind
+            .as_ref()
+            .map(|name| self.kinds.find(name).map(KindIx));
+        let queue = filter
+            .queue
+            .as_ref()
+            .map(|name| self.queue_names.find(name).map(QueueIx));
+        if kind == Some(None) || queue == Some(None) {
+            return page;
+        }
+        for (looked, (id, record)) in self.jobs.iter_from(from).enumerate() {
+            if page.rows.len() == rows_max || looked == looked_max {
+                page.next = Some(id);
+                break;
+            }
+            let fits = filter.state.is_none_or(|state| state == self.state(record))
+                && kind.is_none_or(|kind| kind == Some(record.kind))
+                && queue.is_none_or(|queue| queue == Some(record.queue));
+            if fits {
+                page.rows.push(self.row(id, record));
+            }
+        }
+        page
+    }
+
+    pub(crate) fn row(&self, id: JobId, r: &Record) -> Row {
+        let kind = self.kind_name(r.kind);
+        let state = self.state(r);
+        Row {
+            id,
+            kind: kind.to_owned(),
+            queue: self.queue_name(r.queue).to_owned(),
+            state,
+            parked: state == State::Ready && !self.setup.handled.contains(kind),
+            priority: r.priority,
+            attempt: r.attempt,
+            failures: r.failures,
+            attempts_max: self.policies.get(r.policy).attempts_max,
+            crashes: r.crashes,
+            due_ms: r.due_ms,
+            finished_at_ms: state.is_finished().then_some(r.due_ms),
+            expires_at_ms: r.expires_at_ms(),
+            key: r.key().map(|(key, _)| key.to_owned()),
+            claim: self.leases.get(&id).map(|lease| ClaimNumber(lease.claim)),
+            dead_reason: match r.phase {
+                Phase::Dead(reason) => Some(reason),
+                _ => None,
+            },
+        }
+    }
+
+    pub(crate) fn queue_views(&self) -> Vec<QueueView> {
+        let views = self
+            .queues
+            .iter()
+            .zip(self.queue_numbers())
+            .map(|(q, number)| {
+                let name = self.queue_name(number);
+                let heads = q.lanes.iter().filter_map(|lane| lane.ready.first());
+                let due = heads.filter_map(|key| Some(self.jobs.get(key.id)?.due_ms));
+                QueueView {
+                    name: name.to_owned(),
+                    counts: State::ALL.map(|state| q.count(state)),
+                    parked: q.parked(),
+                    paused: q.control.paused,
+                    concurrency: q.control.concurrency.or(self.setup.queue(name).concurrency),
+                    oldest_ready_ms: due.min(),
+                }
+            });
+        views.collect()
+    }
+}

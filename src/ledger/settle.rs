@@ -1,0 +1,147 @@
+//! What a worker says about the job it ran.
+
+use crate::job::{
+    Content, DeadReason, ERROR_BYTES_MAX, ERRORS_KEPT_MAX, JobId, REASON_BYTES_MAX, truncate,
+};
+
+use super::Ledger;
+use super::event::{AttemptError, Event, History};
+
+/// How an attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Completed(Content),
+    Failed {
+        error: String,
+        retry_after_ms: Option<u64>,
+    },
+    Snoozed {
+        for_ms: u64,
+    },
+    Discarded(String),
+    Cancelled(String),
+    /// Not run to its end and not held against the job. `started`: a handler saw it.
+    GivenBack {
+        started: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SettleAnswer {
+    Settled,
+    /// The job moved on without this claim; nothing changed.
+    LeaseLost,
+}
+
+impl Ledger {
+    /// `earlier` is the job's stored history, `seed` decides the jitter of a backoff.
+    pub(crate) fn settle(
+        &self,
+        id: JobId,
+        claim: u64,
+        outcome: &Outcome,
+        earlier: Option<History>,
+        ran_us: u64,
+        now_ms: i64,
+        seed: u64,
+    ) -> (SettleAnswer, Option<Event<'static>>) {
+        // The claim number never repeats, so a late answer can never meet a lease of its own number.
+        let Some(record) = self.jobs.get(id) else {
+            return (SettleAnswer::LeaseLost, None);
+        };
+        if self
+            .leases
+            .get(&id)
+            .is_none_or(|lease| lease.claim != claim)
+        {
+            return (SettleAnswer::LeaseLost, None);
+        }
+        let event = match outcome {
+            Outcome::Completed(output) => {
+                let has_output = *output != Content::Inline(Vec::new());
+                let history = (has_output || earlier.is_some()).then(|| History {
+                    output: has_output.then(|| output.clone()),
+                    ..earlier.unwrap_or_default()
+                });
+                Event::Completed {
+                    id,
+                    claim,
+                    ran_us,
+                    history,
+                }
+            }
+            Outcome::Failed {
+                error,
+                retry_after_ms,
+            } => {
+                let policy = self.policies.get(record.policy);
+                let failures = record.failures.saturating_add(1);
+                let error = AttemptError {
+                    attempt: record.attempt,
+                    at_ms: now_ms,
+                    error: error.clone(),
+                };
+                let history = with_error(earlier, error);
+                if failures >= policy.attempts_max {
+                    Event::Died {
+                        id,
+                        reason: DeadReason::AttemptsUsedUp,
+                        history: Some(history),
+                    }
+                } else {
+                    let wait_ms = retry_after_ms.unwrap_or_else(|| {
+                        crate::job::millis(policy.backoff.delay(u32::from(failures), seed))
+                    });
+                    let due_ms = now_ms.saturating_add_unsigned(wait_ms);
+                    let expires_at_ms = (policy.retry_expires_ms > 0)
+                        .then(|| due_ms.saturating_add_unsigned(policy.retry_expires_ms));
+                    Event::Retried {
+                        id,
+                        claim,
+                        due_ms,
+                        expires_at_ms,
+                        ran_us,
+                        history,
+                    }
+                }
+            }
+            Outcome::Snoozed { for_ms } => Event::Snoozed {
+                id,
+                claim,
+                due_ms: now_ms.saturating_add_unsigned(*for_ms),
+            },
+            Outcome::Discarded(why) => Event::Died {
+                id,
+                reason: DeadReason::Discarded,
+                history: Some(with_reason(earlier, why)),
+            },
+            Outcome::Cancelled(why) => Event::Cancelled {
+                id,
+                history: Some(with_reason(earlier, why)),
+            },
+            Outcome::GivenBack { started } => Event::Released {
+                id,
+                claim,
+                started: *started,
+            },
+        };
+        (SettleAnswer::Settled, Some(event))
+    }
+}
+
+/// The history with one more error; the oldest makes room.
+pub(crate) fn with_error(earlier: Option<History>, mut error: AttemptError) -> History {
+    let mut history = earlier.unwrap_or_default();
+    error.error = truncate(&error.error, ERROR_BYTES_MAX).to_owned();
+    history.errors.push(error);
+    let extra = history.errors.len().saturating_sub(ERRORS_KEPT_MAX);
+    history.errors.drain(..extra);
+    history
+}
+
+pub(super) fn with_reason(earlier: Option<History>, why: &str) -> History {
+    History {
+        reason: truncate(why, REASON_BYTES_MAX).to_owned(),
+        ..earlier.unwrap_or_default()
+    }
+}

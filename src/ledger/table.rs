@@ -1,0 +1,231 @@
+//! Jobs by id, in pages of neighbours.
+//!
+//! Ids rise densely and finished jobs leave in about the order in which they came, so pages of 64
+//! slots cost a few bytes per job beside the record itself, keep the order for listings, and need
+//! no hashing of the whole population when it grows.
+
+use std::collections::BTreeMap;
+
+use crate::job::{JobId, Priority};
+
+use super::event::{Phase, Place};
+use super::names::{KindIx, PolicyIx, QueueIx};
+
+const PAGE: u64 = 64;
+
+/// What the ledger remembers of one job. Payload, metadata, errors and output stay on disk.
+#[derive(Clone, Debug)]
+pub(crate) struct Record {
+    /// The frame that begins the job's story (`Enqueued` or `Carried`): it keeps its entry, and with
+    /// it all later ones, in the journal.
+    pub(crate) base: Place,
+    /// From when on it may run; once finished, when it finished.
+    pub(crate) due_ms: i64,
+    pub(crate) payload_hash: u32,
+    /// Hash of all else that never changes.
+    pub(crate) fixed_hash: u32,
+    pub(crate) rare: Option<Box<Rare>>,
+    pub(crate) priority: Priority,
+    /// Attempts begun; only rises.
+    pub(crate) attempt: u32,
+    pub(crate) kind: KindIx,
+    pub(crate) queue: QueueIx,
+    pub(crate) policy: PolicyIx,
+    /// Failed attempts: these are what `attempts_max` bounds.
+    pub(crate) failures: u16,
+    pub(crate) phase: Phase,
+    /// Processes that died while it ran, since it last ended an attempt.
+    pub(crate) crashes: u8,
+    pub(crate) relative: bool,
+    /// Where a waiting job stands in the indexes.
+    pub(crate) waits: Waits,
+}
+
+/// Which index holds a waiting job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waits {
+    /// In the timers: its time lies ahead.
+    ForTime,
+    /// In its lane.
+    Ready,
+    /// In neither: past its expiry by a clock that is not trusted yet.
+    Held,
+}
+
+/// What few jobs have.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rare {
+    pub(crate) expires_at_ms: Option<i64>,
+    pub(crate) key: Option<(Box<str>, i64)>,
+    pub(crate) payload_file: Option<u128>,
+    pub(crate) output_file: Option<u128>,
+    /// The newest frame that tells of errors and output.
+    pub(crate) history: Option<Place>,
+    pub(crate) history_hash: u64,
+}
+
+impl Rare {
+    /// Whether there is anything in it that must survive.
+    pub(crate) fn is_told(&self) -> bool {
+        self.expires_at_ms.is_some() || self.key.is_some() || self.history_hash != 0
+    }
+}
+
+impl Record {
+    pub(crate) fn rare_mut(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    pub(crate) fn expires_at_ms(&self) -> Option<i64> {
+        self.rare.as_ref()?.expires_at_ms
+    }
+
+    pub(crate) fn key(&self) -> Option<(&str, i64)> {
+        let (key, until_ms) = self.rare.as_ref()?.key.as_ref()?;
+        Some((key, *until_ms))
+    }
+
+    pub(crate) fn history(&self) -> Option<Place> {
+        self.rare.as_ref()?.history
+    }
+
+    /// Names of the payload files that the record keeps alive.
+    pub(crate) fn files(&self) -> impl Iterator<Item = u128> {
+        let rare = self.rare.as_ref();
+        rare.and_then(|r| r.payload_file)
+            .into_iter()
+            .chain(rare.and_then(|r| r.output_file))
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct JobTable {
+    pages: BTreeMap<u64, Box<Page>>,
+    len: usize,
+}
+
+#[derive(Debug)]
+struct Page {
+    used: u8,
+    slots: [Option<Record>; PAGE as usize],
+}
+
+impl JobTable {
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn get(&self, id: JobId) -> Option<&Record> {
+        let (page, slot) = split(id);
+        self.pages.get(&page)?.slots.get(slot)?.as_ref()
+    }
+
+    pub(crate) fn put(&mut self, id: JobId, record: Record) {
+        let (page, slot) = split(id);
+        let page = self.pages.entry(page).or_insert_with(|| {
+            Box::new(Page {
+                used: 0,
+                slots: std::array::from_fn(|_| None),
+            })
+        });
+        if let Some(place) = page.slots.get_mut(slot)
+            && place.replace(record).is_none()
+        {
+            page.used += 1;
+            self.len += 1;
+        }
+    }
+
+    /// Takes a record out, to be changed and put back, or for good.
+    pub(crate) fn take(&mut self, id: JobId) -> Option<Record> {
+        let (number, slot) = split(id);
+        let page = self.pages.get_mut(&number)?;
+        let record = page.slots.get_mut(slot)?.take()?;
+        page.used -= 1;
+        self.len -= 1;
+        Some(record)
+    }
+
+    /// Gives back the pages that became empty.
+    pub(crate) fn release_page(&mut self, id: JobId) {
+        let (number, _) = split(id);
+        if self.pages.get(&number).is_some_and(|page| page.used == 0) {
+            self.pages.remove(&number);
+        }
+    }
+
+    /// Jobs with ids from `from` on, rising.
+    pub(crate) fn iter_from(&self, from: JobId) -> impl Iterator<Item = (JobId, &Record)> {
+        let (first, _) = split(from);
+        self.pages.range(first..).flat_map(move |(number, page)| {
+            page.slots
+                .iter()
+                .enumerate()
+                .filter_map(move |(slot, record)| {
+                    let id = JobId::from_number(number * PAGE + slot as u64);
+                    record
+                        .as_ref()
+                        .filter(|_| id >= from)
+                        .map(|record| (id, record))
+                })
+        })
+    }
+}
+
+fn split(id: JobId) -> (u64, usize) {
+    let slot = id.number() % PAGE;
+    (id.number() / PAGE, usize::try_from(slot).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The memory budget per job rests on this (docs/ARCHITECTURE.md, "Memory").
+    const _: () = assert!(size_of::<Option<Record>>() <= 64);
+
+    fn record(attempt: u32) -> Record {
+        Record {
+            base: Place {
+                position: 1,
+                offset: 0,
+                len: 10,
+            },
+            due_ms: 0,
+            payload_hash: 0,
+            fixed_hash: 0,
+            rare: None,
+            priority: Priority(0),
+            attempt,
+            kind: KindIx(0),
+            queue: QueueIx(0),
+            policy: PolicyIx(0),
+            failures: 0,
+            phase: Phase::Waiting,
+            crashes: 0,
+            relative: false,
+            waits: Waits::Ready,
+        }
+    }
+
+    #[test]
+    fn keeps_order_across_pages_and_forgets_empty_ones() {
+        let mut table = JobTable::default();
+        for n in [1, 63, 64, 65, 1_000_000] {
+            table.put(JobId::from_number(n), record(n as u32));
+        }
+        let ids = |table: &JobTable, from| -> Vec<u64> {
+            table
+                .iter_from(JobId::from_number(from))
+                .map(|(id, _)| id.number())
+                .collect()
+        };
+        assert_eq!(ids(&table, 0), [1, 63, 64, 65, 1_000_000]);
+        assert_eq!(ids(&table, 64), [64, 65, 1_000_000]);
+        let gone = JobId::from_number(1_000_000);
+        assert_eq!(table.take(gone).map(|r| r.attempt), Some(1_000_000));
+        table.release_page(gone);
+        assert!(table.get(gone).is_none() && table.take(gone).is_none());
+        assert_eq!((table.len(), table.pages.len()), (4, 2));
+    }
+}

@@ -1,0 +1,92 @@
+//! What time alone brings about.
+
+use std::borrow::Cow;
+
+use crate::job::{DeadReason, JobId};
+
+use super::Ledger;
+use super::event::Event;
+use super::queue::QueueState;
+
+impl Ledger {
+    /// Expiries, keys that become free, and retention: at most about `most` events. What cannot be
+    /// taken back (expiry, pruning by age, freeing a key) waits until the clock is `trusted`.
+    pub(crate) fn tick(&self, now_ms: i64, trusted: bool, most: usize) -> Vec<Event<'static>> {
+        let mut events = Vec::new();
+        if trusted {
+            let expired = self
+                .expiries
+                .iter()
+                .take_while(|(at, _)| *at <= now_ms)
+                .take(most);
+            events.extend(expired.map(|(_, id)| Event::Died {
+                id: *id,
+                reason: DeadReason::Expired,
+                history: None,
+            }));
+            let free = self.keys.due(now_ms).take(most);
+            events.extend(free.map(|(kind, key)| Event::KeyFreed {
+                kind: Cow::Owned(self.kind_name(kind).to_owned()),
+                key: Cow::Owned(key.to_owned()),
+            }));
+        }
+        self.prune(now_ms, trusted, most, &mut events);
+        events
+    }
+
+    /// When time alone will bring about something next; `None` if never.
+    pub(crate) fn next_due_ms(&self) -> Option<i64> {
+        let ahead = self.timers.first().map(|(due_ms, _)| *due_ms);
+        let expiry = self.expiries.first().map(|(at, _)| *at);
+        let aged = self
+            .queues
+            .iter()
+            .zip(self.queue_numbers())
+            .filter_map(|(q, number)| {
+                let keep_ms = self.setup.queue(self.queue_name(number)).keep_finished_ms;
+                let finished = q.finished.first().map(|(at, _)| at.saturating_add(keep_ms));
+                let dead = q
+                    .dead
+                    .first()
+                    .map(|(at, _)| at.saturating_add(self.setup.keep_dead_ms));
+                finished.into_iter().chain(dead).min()
+            });
+        let aged = aged.min().filter(|at| *at != i64::MAX);
+        [ahead, expiry, self.keys.next_due(), aged]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Finished jobs beyond what is kept, oldest first.
+    fn prune(&self, now_ms: i64, trusted: bool, most: usize, events: &mut Vec<Event<'static>>) {
+        let mut ids: Vec<JobId> = Vec::new();
+        for (queue, number) in self.queues.iter().zip(self.queue_numbers()) {
+            let setup = self.setup.queue(self.queue_name(number));
+            let QueueState { finished, dead, .. } = queue;
+            let ends = [
+                (finished, setup.keep_finished, setup.keep_finished_ms),
+                (dead, self.setup.keep_dead, self.setup.keep_dead_ms),
+            ];
+            for (ended, keep, keep_ms) in ends {
+                let extra = ended.len().saturating_sub(keep);
+                let old = |at: i64| trusted && at.saturating_add(keep_ms) <= now_ms;
+                let out = ended
+                    .iter()
+                    .enumerate()
+                    .take_while(|(n, (at, _))| *n < extra || old(*at));
+                ids.extend(out.map(|(_, (_, id))| *id).take(most - ids.len().min(most)));
+            }
+        }
+        if ids.is_empty() {
+            return;
+        }
+        let held = ids
+            .iter()
+            .filter_map(|id| self.key_to_hold(*id, self.jobs.get(*id)?, now_ms));
+        events.extend(held);
+        events.push(Event::Pruned {
+            ids: ids.iter().map(|id| id.number()).collect(),
+        });
+    }
+}

@@ -1,0 +1,70 @@
+//! Numbers nobody can foresee: store ids, payload file names, jitter seeds.
+//!
+//! None of them is a secret. What counts is that two never meet, so a machine without a source of
+//! randomness gets a weaker answer, not an error.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// 16 random bytes as a number.
+pub(crate) fn random_u128() -> u128 {
+    u128::from_le_bytes(random_bytes())
+}
+
+/// 8 random bytes as a number.
+pub(crate) fn random_u64() -> u64 {
+    u64::from_le_bytes(random_bytes())
+}
+
+fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    if getrandom::fill(&mut bytes).is_err() {
+        scrape_together(&mut bytes);
+    }
+    bytes
+}
+
+/// Hashes what differs between processes (time, process id, an address that the loader picked) and
+/// between calls (a counter).
+#[expect(
+    clippy::disallowed_methods,
+    reason = "not used as a time: only its low digits matter"
+)]
+fn scrape_together(bytes: &mut [u8]) {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let since_1970 = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&since_1970.as_nanos().to_le_bytes());
+    hasher.update(&super::steady_time().as_nanos().to_le_bytes());
+    hasher.update(&std::process::id().to_le_bytes());
+    hasher.update(&std::ptr::from_ref(&CALLS).addr().to_le_bytes());
+    hasher.update(&std::ptr::from_ref(&hasher).addr().to_le_bytes());
+    hasher.update(&CALLS.fetch_add(1, Ordering::Relaxed).to_le_bytes());
+    hasher.finalize_xof().fill(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn numbers_differ() {
+        let wide: HashSet<u128> = (0..1_000).map(|_| random_u128()).collect();
+        let narrow: HashSet<u64> = (0..1_000).map(|_| random_u64()).collect();
+        assert_eq!((wide.len(), narrow.len()), (1_000, 1_000));
+    }
+
+    #[test]
+    fn the_fallback_differs_too() {
+        let mut seen = HashSet::new();
+        for _ in 0..1_000 {
+            let mut bytes = [0; 16];
+            scrape_together(&mut bytes);
+            assert!(seen.insert(bytes));
+        }
+    }
+}

@@ -1,0 +1,691 @@
+//! The flight recorder: which handlers had started, and which had ended, when the process died.
+//!
+//! One small positioned write before a handler runs and one after, into the page cache only. That
+//! survives the death of the process, which is what it is for; it does not survive the machine, and
+//! recovery asks [`Trace::same_boot`] before it believes anything.
+//!
+//! # What a record proves, and what its absence proves
+//!
+//! A record is a fact: it is written by the thread that is about to run, or has just run, the handler.
+//! The *absence* of a record says "was claimed and never started", which gives an attempt back and
+//! clears the job of suspicion. That conclusion is wrong if a write failed or the file was lost, and
+//! then a job that kills its process might do so for ever. So absence counts only beside a valid
+//! **head**, written by [`Recorder::start_epoch`]:
+//!
+//! * no head for that epoch, store and boot: absence proves nothing;
+//! * a place whose bytes are neither empty nor a valid record: absence proves nothing;
+//! * a [`Recorder::begin`] that could not be written overwrites the head with an *impaired* one, and if
+//!   that fails too, cuts the file to nothing. Only if the disk refuses all three, works again without
+//!   a reboot, and the process dies in between, is a started job taken for one that was not: one
+//!   crash of it goes uncounted. Nothing can be lost or doubled by that, so it is not fatal.
+//!
+//! Where absence proves nothing, every claimed job of the epoch counts as started
+//! ([`Recording::verdict`]). A failed [`Recorder::end`] leaves *started*, which is the careful answer.
+//!
+//! # The file
+//!
+//! Places of 64 bytes, numbered by the caller from 0; place `n` is at `64 * (n + 1)`, the head at 0. An
+//! empty place is all zero. Numbers are little-endian:
+//!
+//! | bytes  | content                                                            |
+//! |--------|--------------------------------------------------------------------|
+//! | 0..16  | store id                                                           |
+//! | 16..24 | epoch                                                              |
+//! | 24..32 | boot id, both halves xored; 0 if unknown                           |
+//! | 32..40 | job                                                                |
+//! | 40..48 | claim                                                              |
+//! | 48..52 | place, or 2³² − 1 in the head                                      |
+//! | 52     | version, 1                                                         |
+//! | 53     | 1 started, 2 ended; in the head: 3 sound, 4 impaired               |
+//! | 54..60 | zero                                                               |
+//! | 60..64 | low half of XXH3-64 over bytes 0..60                               |
+//!
+//! A place may be used again only once its claim's settle is synced, and nothing is cleared before
+//! recovery is synced; both are the caller's to keep.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Seek};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::error::{Error, Result};
+use crate::ledger::Verdict;
+use crate::sys::{self, files};
+
+const PLACE_LEN: usize = 64;
+const VERSION: u8 = 1;
+const HEAD_PLACE: u32 = u32::MAX;
+
+/// More places than any engine has slots: bounds what is read at 64 MiB.
+const PLACES_MAX: u32 = 1 << 20;
+const FILE_LEN_MAX: u64 = place_offset(PLACES_MAX);
+
+/// Bytes that a new epoch takes on the disk at once, so that a disk which fills up later cannot
+/// refuse the records of the first 1,023 places.
+const RESERVED_LEN: usize = 64 << 10;
+
+/// How far a handler came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// It was about to run, or running.
+    Started,
+    /// It had returned or panicked; whether its settle is durable only the journal knows.
+    Ended,
+}
+
+/// One record found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Trace {
+    /// The epoch that wrote it.
+    pub(crate) epoch: u64,
+    /// Whether the machine still runs as it did then; if not, or if that cannot be known, newer
+    /// records may have been lost.
+    pub(crate) same_boot: bool,
+    /// The job.
+    pub(crate) job: u64,
+    /// The claim under which it ran.
+    pub(crate) claim: u64,
+    /// How far it came.
+    pub(crate) phase: Phase,
+}
+
+/// All that a recorder file says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Recording {
+    /// Every valid record of this store, of any epoch and boot.
+    pub(crate) traces: Vec<Trace>,
+    /// The one epoch, if any, of which no start can be missing in `traces`.
+    pub(crate) complete_epoch: Option<u64>,
+}
+impl Recording {
+    /// Judges one claim of an epoch that ended in a crash.
+    pub(crate) fn verdict(&self, epoch: u64, job: u64, claim: u64) -> Verdict {
+        let is_it = |trace: &&Trace| {
+            (trace.epoch, trace.job, trace.claim, trace.same_boot) == (epoch, job, claim, true)
+        };
+        match self.traces.iter().find(is_it) {
+            Some(trace) if trace.phase == Phase::Ended => Verdict::Ended,
+            None if self.complete_epoch == Some(epoch) => Verdict::NotStarted,
+            // Seen to start, or nothing known.
+            Some(_) | None => Verdict::Started,
+        }
+    }
+}
+
+/// The open recorder file. Many threads may write at once, each to its own place.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    /// `None` in engines that live in memory only.
+    file: Option<(File, PathBuf)>,
+    store: u128,
+    boot: u64,
+    /// A failure was logged; the next ones are the same one.
+    warned: AtomicBool,
+}
+
+impl Recorder {
+    /// Opens the file, or makes an empty one. Changes nothing that is in it.
+    pub(crate) fn open(path: &Path, store: u128) -> Result<Recorder> {
+        let file = files::private_file()
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(Error::io("open", path))?;
+        let file = Some((file, path.to_path_buf()));
+        Ok(Recorder {
+            file,
+            store,
+            boot: folded_boot(),
+            warned: AtomicBool::new(false),
+        })
+    }
+
+    /// A recorder that records nothing: what it would survive takes the jobs away as well.
+    pub(crate) fn none() -> Recorder {
+        Recorder {
+            file: None,
+            store: 0,
+            boot: 0,
+            warned: AtomicBool::new(false),
+        }
+    }
+
+    /// Reads what the epochs before left. Garbage is skipped, and noted by `complete_epoch`.
+    pub(crate) fn read(&self) -> Result<Recording> {
+        let Some((file, path)) = &self.file else {
+            return Ok(Recording::default());
+        };
+        let (bytes, mut is_whole) =
+            read_bounded(file).map_err(Error::io("read", path.as_path()))?;
+        let mut recording = Recording::default();
+        let (head, places) = bytes.split_at(PLACE_LEN.min(bytes.len()));
+        for (number, bytes) in (0_u32..).zip(places.chunks(PLACE_LEN)) {
+            if bytes.iter().all(|&byte| byte == 0) {
+                continue;
+            }
+            match Record::decode(bytes).filter(|record| record.place == number) {
+                Some(record) if record.store != self.store => {}
+                Some(record) => recording.traces.extend(self.trace(&record)),
+                None => is_whole = false,
+            }
+        }
+        if is_whole {
+            recording.complete_epoch = Record::decode(head)
+                .filter(|head| head.place == HEAD_PLACE && head.mark == Mark::Sound)
+                .filter(|head| head.store == self.store && self.is_this_boot(head.boot))
+                .map(|head| head.epoch);
+        }
+        Ok(recording)
+    }
+
+    /// Clears the file and vouches for `epoch` from now on. Called once per opening: after recovery is
+    /// synced, because it forgets what recovery read, and before the epoch's first claim.
+    ///
+    /// A failure is logged and makes absence prove nothing for this epoch.
+    pub(crate) fn start_epoch(&self, epoch: u64) {
+        let Some((file, _)) = &self.file else { return };
+        let mut bytes = self.head(epoch, Mark::Sound);
+        bytes.resize(RESERVED_LEN, 0);
+        // Cut first: if the write then fails, no older head and no older place is left.
+        if let Err(refusal) = file
+            .set_len(0)
+            .and_then(|()| files::write_at(file, 0, &bytes))
+        {
+            self.impair(epoch, &refusal);
+        }
+    }
+
+    /// Notes that a handler is about to run. The place must be free.
+    pub(crate) fn begin(&self, epoch: u64, place: u32, job: u64, claim: u64) {
+        if let Err(refusal) = self.write(epoch, place, job, claim, Mark::Started) {
+            self.impair(epoch, &refusal);
+        }
+    }
+
+    /// Notes that it has ended, at the place where its begin is.
+    pub(crate) fn end(&self, epoch: u64, place: u32, job: u64, claim: u64) {
+        if let Err(refusal) = self.write(epoch, place, job, claim, Mark::Ended) {
+            self.warn(&refusal);
+        }
+    }
+
+    fn write(&self, epoch: u64, place: u32, job: u64, claim: u64, mark: Mark) -> io::Result<()> {
+        let Some((file, _)) = &self.file else {
+            return Ok(());
+        };
+        if place >= PLACES_MAX {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "no such place"));
+        }
+        let Recorder { store, boot, .. } = *self;
+        let record = Record {
+            store,
+            epoch,
+            boot,
+            job,
+            claim,
+            place,
+            mark,
+        };
+        files::write_at(file, place_offset(place), &record.encode())
+    }
+
+    /// Withdraws the head: a start is missing, so from now on absence proves nothing.
+    fn impair(&self, epoch: u64, refusal: &io::Error) {
+        self.warn(refusal);
+        let Some((file, _)) = &self.file else { return };
+        // The head's page is there since the epoch began, so this works on a full disk; cutting works
+        // where even that does not. If neither does, there is no third way (see the module's text).
+        if files::write_at(file, 0, &self.head(epoch, Mark::Impaired)).is_err() {
+            let _ = file.set_len(0);
+        }
+    }
+
+    fn warn(&self, refusal: &io::Error) {
+        let Some((_, path)) = &self.file else { return };
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            log::warn!(
+                "could not write the flight recorder {}: {refusal}. Jobs go on; after a crash all \
+                 claimed ones may count as started",
+                path.display()
+            );
+        }
+    }
+
+    fn head(&self, epoch: u64, mark: Mark) -> Vec<u8> {
+        let Recorder { store, boot, .. } = *self;
+        Record {
+            store,
+            epoch,
+            boot,
+            job: 0,
+            claim: 0,
+            place: HEAD_PLACE,
+            mark,
+        }
+        .encode()
+    }
+
+    fn trace(&self, record: &Record) -> Option<Trace> {
+        let phase = match record.mark {
+            Mark::Started => Phase::Started,
+            Mark::Ended => Phase::Ended,
+            Mark::Sound | Mark::Impaired => return None,
+        };
+        let Record {
+            epoch, job, claim, ..
+        } = *record;
+        Some(Trace {
+            epoch,
+            same_boot: self.is_this_boot(record.boot),
+            job,
+            claim,
+            phase,
+        })
+    }
+
+    fn is_this_boot(&self, boot: u64) -> bool {
+        // Two unknown boots are not the same one.
+        boot != 0 && boot == self.boot
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mark {
+    Started,
+    Ended,
+    Sound,
+    Impaired,
+}
+
+/// The 64 bytes of a place, or of the head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Record {
+    store: u128,
+    epoch: u64,
+    boot: u64,
+    job: u64,
+    claim: u64,
+    place: u32,
+    mark: Mark,
+}
+
+impl Record {
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = [
+            &self.store.to_le_bytes()[..],
+            &self.epoch.to_le_bytes(),
+            &self.boot.to_le_bytes(),
+            &self.job.to_le_bytes(),
+            &self.claim.to_le_bytes(),
+            &self.place.to_le_bytes(),
+            &[VERSION, self.mark.code()],
+            &[0; 6],
+        ]
+        .concat();
+        let check = check(&bytes);
+        bytes.extend_from_slice(&check);
+        bytes
+    }
+
+    /// `None` for whatever [`Record::encode`] did not write, cut bytes included.
+    fn decode(bytes: &[u8]) -> Option<Record> {
+        let bytes: &[u8; PLACE_LEN] = bytes.try_into().ok()?;
+        let (mut rest, found) = bytes.split_last_chunk::<4>()?;
+        if *found != check(rest) {
+            return None;
+        }
+        let record = Record {
+            store: u128::from_le_bytes(take(&mut rest)?),
+            epoch: u64::from_le_bytes(take(&mut rest)?),
+            boot: u64::from_le_bytes(take(&mut rest)?),
+            job: u64::from_le_bytes(take(&mut rest)?),
+            claim: u64::from_le_bytes(take(&mut rest)?),
+            place: u32::from_le_bytes(take(&mut rest)?),
+            mark: match take(&mut rest)? {
+                [VERSION, code] => Mark::of_code(code)?,
+                _ => return None,
+            },
+        };
+        Some(record)
+    }
+}
+
+impl Mark {
+    fn code(self) -> u8 {
+        match self {
+            Mark::Started => 1,
+            Mark::Ended => 2,
+            Mark::Sound => 3,
+            Mark::Impaired => 4,
+        }
+    }
+
+    fn of_code(code: u8) -> Option<Mark> {
+        [Mark::Started, Mark::Ended, Mark::Sound, Mark::Impaired]
+            .into_iter()
+            .find(|mark| mark.code() == code)
+    }
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (head, tail) = rest.split_first_chunk()?;
+    *rest = tail;
+    Some(*head)
+}
+
+fn check(body: &[u8]) -> [u8; 4] {
+    xxh3_64(body)
+        .to_le_bytes()
+        .first_chunk()
+        .copied()
+        .unwrap_or_default()
+}
+
+/// Where a place begins; the head is before all places.
+const fn place_offset(place: u32) -> u64 {
+    // A u32 plus one, times 64: it cannot overflow. `u64::from` is not const.
+    (place as u64 + 1) << PLACE_LEN.ilog2()
+}
+
+/// The file's bytes, and whether they are all of it.
+fn read_bounded(file: &File) -> io::Result<(Vec<u8>, bool)> {
+    let mut reader = file;
+    reader.rewind()?;
+    let mut bytes = Vec::new();
+    reader.take(FILE_LEN_MAX).read_to_end(&mut bytes)?;
+    Ok((bytes, file.metadata()?.len() <= FILE_LEN_MAX))
+}
+
+fn folded_boot() -> u64 {
+    let boot = sys::boot_id();
+    let [low, high] = [boot, boot >> 64].map(|half| half & u128::from(u64::MAX));
+    u64::try_from(low ^ high).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const STORE: u128 = u128::MAX / 3;
+
+    /// A recorder whose machine was booted as `boot`.
+    fn opened(dir: &TempDir, store: u128, boot: u64) -> Recorder {
+        let path = dir.path().join("recorder");
+        Recorder {
+            boot,
+            ..Recorder::open(&path, store).unwrap()
+        }
+    }
+
+    fn bytes(dir: &TempDir) -> Vec<u8> {
+        fs::read(dir.path().join("recorder")).unwrap()
+    }
+
+    /// Epoch 5: claim 10 started, claim 11 ended, claim 12 never ran.
+    fn crashed() -> TempDir {
+        let dir = TempDir::new().unwrap();
+        let recorder = opened(&dir, STORE, 1);
+        recorder.start_epoch(5);
+        recorder.begin(5, 0, 100, 10);
+        recorder.begin(5, 1, 101, 11);
+        recorder.end(5, 1, 101, 11);
+        dir
+    }
+
+    fn verdicts(recording: &Recording) -> [Verdict; 3] {
+        [(100, 10), (101, 11), (102, 12)].map(|(job, claim)| recording.verdict(5, job, claim))
+    }
+
+    const PROVEN: [Verdict; 3] = [Verdict::Started, Verdict::Ended, Verdict::NotStarted];
+    const NO_ABSENCE: [Verdict; 3] = [Verdict::Started, Verdict::Ended, Verdict::Started];
+    const NOTHING: [Verdict; 3] = [Verdict::Started; 3];
+
+    #[test]
+    fn a_crash_leaves_what_was_recorded() {
+        let dir = crashed();
+        let recorder = opened(&dir, STORE, 1);
+        let recording = recorder.read().unwrap();
+        let trace = Trace {
+            epoch: 5,
+            same_boot: true,
+            job: 100,
+            claim: 10,
+            phase: Phase::Started,
+        };
+        let ended = Trace {
+            job: 101,
+            claim: 11,
+            phase: Phase::Ended,
+            ..trace
+        };
+        assert_eq!(
+            recording,
+            Recording {
+                traces: vec![trace, ended],
+                complete_epoch: Some(5)
+            }
+        );
+        assert_eq!(verdicts(&recording), PROVEN);
+        assert_eq!(
+            recorder.read().unwrap(),
+            recording,
+            "reading changes nothing"
+        );
+        assert_eq!(
+            recording.verdict(4, 100, 10),
+            Verdict::Started,
+            "another epoch is unknown"
+        );
+    }
+
+    #[test]
+    fn a_new_epoch_forgets_and_vouches() {
+        let dir = crashed();
+        let recorder = opened(&dir, STORE, 1);
+        recorder.start_epoch(6);
+        let recording = recorder.read().unwrap();
+        assert_eq!(
+            recording,
+            Recording {
+                traces: vec![],
+                complete_epoch: Some(6)
+            }
+        );
+        assert_eq!(verdicts(&recording), NOTHING);
+        assert_eq!(bytes(&dir).len(), RESERVED_LEN);
+    }
+
+    #[test]
+    fn a_place_is_used_again() {
+        let dir = crashed();
+        let recorder = opened(&dir, STORE, 1);
+        recorder.begin(5, 1, 102, 12);
+        let recording = recorder.read().unwrap();
+        assert_eq!(recording.verdict(5, 102, 12), Verdict::Started);
+        assert_eq!(recording.traces.len(), 2);
+    }
+
+    #[test]
+    fn another_boot_store_or_an_unknown_boot_prove_nothing() {
+        let dir = crashed();
+        let rebooted = opened(&dir, STORE, 2).read().unwrap();
+        assert!(rebooted.traces.len() == 2 && rebooted.traces.iter().all(|t| !t.same_boot));
+        assert_eq!(verdicts(&rebooted), NOTHING);
+        let foreign = opened(&dir, STORE + 1, 1).read().unwrap();
+        assert_eq!(foreign, Recording::default());
+
+        let unknown = opened(&dir, STORE, 0);
+        unknown.start_epoch(5);
+        unknown.begin(5, 0, 100, 10);
+        unknown.end(5, 0, 100, 10);
+        assert_eq!(verdicts(&unknown.read().unwrap()), NOTHING);
+    }
+
+    #[test]
+    fn a_lost_or_empty_file_proves_nothing() {
+        let dir = TempDir::new().unwrap();
+        assert_eq!(verdicts(&opened(&dir, STORE, 1).read().unwrap()), NOTHING);
+        let dir = crashed();
+        fs::remove_file(dir.path().join("recorder")).unwrap();
+        assert_eq!(verdicts(&opened(&dir, STORE, 1).read().unwrap()), NOTHING);
+    }
+
+    #[test]
+    fn a_begin_that_fails_withdraws_the_head() {
+        let dir = crashed();
+        let recorder = opened(&dir, STORE, 1);
+        recorder.end(5, PLACES_MAX, 102, 12);
+        assert_eq!(
+            verdicts(&recorder.read().unwrap()),
+            PROVEN,
+            "a lost end is harmless"
+        );
+        recorder.begin(5, PLACES_MAX, 102, 12);
+        assert_eq!(verdicts(&recorder.read().unwrap()), NO_ABSENCE);
+        recorder.begin(5, 7, 103, 13);
+        assert_eq!(
+            recorder.read().unwrap().complete_epoch,
+            None,
+            "and it stays so"
+        );
+        recorder.start_epoch(6);
+        assert_eq!(
+            recorder.read().unwrap().complete_epoch,
+            Some(6),
+            "until the next epoch"
+        );
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_stops_nobody() {
+        let dir = crashed();
+        let path = dir.path().join("recorder");
+        let file = Some((File::open(&path).unwrap(), path));
+        let broken = Recorder {
+            file,
+            ..opened(&dir, STORE, 1)
+        };
+        broken.start_epoch(6);
+        broken.begin(6, 0, 1, 1);
+        broken.end(6, 0, 1, 1);
+        assert!(broken.warned.load(Ordering::Relaxed));
+        assert_eq!(verdicts(&broken.read().unwrap()), PROVEN);
+    }
+
+    #[test]
+    fn without_a_file_nothing_happens() {
+        let none = Recorder::none();
+        none.start_epoch(1);
+        none.begin(1, u32::MAX, 1, 1);
+        none.end(1, 0, 1, 1);
+        assert_eq!(none.read().unwrap(), Recording::default());
+    }
+
+    #[test]
+    fn every_damaged_byte_takes_the_proof_away() {
+        let dir = crashed();
+        let whole = bytes(&dir);
+        for at in 0..4 * PLACE_LEN {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 0x10;
+            fs::write(dir.path().join("recorder"), &damaged).unwrap();
+            let recording = opened(&dir, STORE, 1).read().unwrap();
+            assert_eq!(recording.complete_epoch, None, "byte {at}");
+            assert_eq!(recording.verdict(5, 102, 12), Verdict::Started, "byte {at}");
+        }
+        for len in [0, 1, 63, 65, 100, 150] {
+            fs::write(dir.path().join("recorder"), &whole[..len]).unwrap();
+            let recording = opened(&dir, STORE, 1).read().unwrap();
+            assert_eq!(recording.complete_epoch, None, "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn a_record_at_another_place_is_garbage() {
+        let dir = crashed();
+        let mut moved = bytes(&dir);
+        moved.copy_within(PLACE_LEN..2 * PLACE_LEN, 5 * PLACE_LEN);
+        fs::write(dir.path().join("recorder"), moved).unwrap();
+        let recording = opened(&dir, STORE, 1).read().unwrap();
+        assert_eq!(
+            (recording.traces.len(), recording.complete_epoch),
+            (2, None)
+        );
+    }
+
+    #[test]
+    fn random_bytes_never_panic() {
+        let dir = TempDir::new().unwrap();
+        let mut noise = blake3::Hasher::new_keyed(&[9; 32]).finalize_xof();
+        for len in 0..400 {
+            let mut bytes = vec![0; len];
+            noise.fill(&mut bytes);
+            fs::write(dir.path().join("recorder"), &bytes).unwrap();
+            let recording = opened(&dir, STORE, 1).read().unwrap();
+            assert_eq!(recording, Recording::default());
+        }
+    }
+
+    #[test]
+    fn the_layout_is_the_documented_one() {
+        let (store, epoch, boot, job, claim) = (STORE, 2, 3, 4, 5);
+        let record = Record {
+            store,
+            epoch,
+            boot,
+            job,
+            claim,
+            place: 6,
+            mark: Mark::Ended,
+        };
+        let bytes = record.encode();
+        assert_eq!(
+            (bytes.len(), place_offset(0), place_offset(6)),
+            (64, 64, 7 * 64)
+        );
+        assert_eq!(bytes[..16], STORE.to_le_bytes());
+        let fields = [16, 24, 32, 40, 48, 52, 53, 54].map(|at| bytes[at]);
+        assert_eq!(fields, [2, 3, 4, 5, 6, 1, 2, 0]);
+        assert_eq!(bytes[60..], xxh3_64(&bytes[..60]).to_le_bytes()[..4]);
+        assert_eq!(Record::decode(&bytes), Some(record));
+    }
+
+    #[test]
+    fn threads_record_at_once() {
+        let dir = TempDir::new().unwrap();
+        let recorder = opened(&dir, STORE, 1);
+        recorder.start_epoch(1);
+        std::thread::scope(|scope| {
+            for thread in 0..4_u32 {
+                let recorder = &recorder;
+                scope.spawn(move || {
+                    for place in (thread * 500)..(thread * 500 + 500) {
+                        recorder.begin(1, place, u64::from(place), u64::from(place) + 1);
+                        if place % 2 == 0 {
+                            recorder.end(1, place, u64::from(place), u64::from(place) + 1);
+                        }
+                    }
+                });
+            }
+        });
+        let recording = recorder.read().unwrap();
+        assert_eq!(
+            (recording.traces.len(), recording.complete_epoch),
+            (2_000, Some(1))
+        );
+        for place in 0..2_000_u64 {
+            let want = if place % 2 == 0 {
+                Verdict::Ended
+            } else {
+                Verdict::Started
+            };
+            assert_eq!(recording.verdict(1, place, place + 1), want);
+        }
+    }
+}
