@@ -8,31 +8,43 @@
 use std::collections::VecDeque;
 
 use super::Journal;
-use super::entry::{ENTRY_CAP, Sealed};
+use super::entry::Sealed;
 use crate::error::Result;
 
 /// Sizes that belong together; fixed when a store is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Geometry {
     pub(crate) segment_bytes: u32,
-    /// Accounted bytes between two syncs.
+    /// The largest entry: 17 of them are less than a quarter of a segment, so that no leaf of sled's
+    /// becomes a blob, which it never syncs.
+    pub(crate) entry_cap: u32,
+    /// Accounted bytes between two syncs: an eighth of a segment.
     pub(crate) sync_budget: u32,
 }
 
 impl Geometry {
     pub(crate) const DEFAULT: Geometry = Geometry {
         segment_bytes: 4 << 20,
+        entry_cap: 56 << 10,
         sync_budget: 512 << 10,
     };
+
+    /// What a removal counts against the budget: every tenth rewrites a leaf of up to 16 entries.
+    fn remove_cost(self) -> u64 {
+        u64::from(self.entry_cap) * 16 / 10
+    }
 }
+
+const _: () = {
+    let g = Geometry::DEFAULT;
+    assert!(17 * g.entry_cap <= g.segment_bytes / 4);
+    assert!(g.sync_budget * 8 <= g.segment_bytes);
+};
 
 /// What an insert of so many bytes counts against the budget.
 fn insert_cost(bytes: usize) -> u64 {
     bytes as u64 + 64
 }
-
-/// What a removal counts: every tenth rewrites a leaf of up to 16 entries.
-const REMOVE_COST: u64 = (ENTRY_CAP as u64) * 16 / 10;
 
 /// Removals that may follow each insert, so that a steady load cannot outrun its own clean-up.
 const REMOVES_PER_INSERT: usize = 2;
@@ -54,9 +66,8 @@ pub(crate) fn commit(
         while let Some(entry) = entries.peek() {
             let cost = insert_cost(entry.bytes.len());
             // Room for the removals that this insert brings along, unless that leaves no room at all.
-            let brings =
-                removals.len().min((inserted + 1) * REMOVES_PER_INSERT) as u64 * REMOVE_COST;
-            if inserted > 0 && spent + cost + brings > budget {
+            let brings = removals.len().min((inserted + 1) * REMOVES_PER_INSERT) as u64;
+            if inserted > 0 && spent + cost + brings * geometry.remove_cost() > budget {
                 break;
             }
             journal.append(entry.position, &entry.bytes)?;
@@ -64,11 +75,11 @@ pub(crate) fn commit(
             spent += cost;
             inserted += 1;
         }
-        while spent + REMOVE_COST <= budget
+        while spent + geometry.remove_cost() <= budget
             && let Some(position) = removals.pop_front()
         {
             journal.remove(position)?;
-            spent += REMOVE_COST;
+            spent += geometry.remove_cost();
         }
         if spent > 0 {
             journal.sync()?;

@@ -13,15 +13,15 @@
 
 use std::sync::Arc;
 
-use super::frame::{FRAME_MAX, FrameError, FrameWriter, ReadError, read};
+use super::commit::Geometry;
+use super::frame::{FrameError, FrameWriter, ReadError, read};
 use crate::error::{Error, Result};
 use crate::ledger::{Event, Place};
 
 /// Bytes of an entry's header.
 pub(crate) const HEADER_LEN: usize = 160;
-/// The largest entry. With sled's segments of 4 MiB no leaf of 17 such entries becomes a blob, which sled
-/// never syncs: 17 x 56 KiB is less than a quarter of a segment.
-pub(crate) const ENTRY_CAP: usize = 56 * 1024;
+/// The largest entry of any geometry.
+pub(crate) const ENTRY_CAP: usize = Geometry::DEFAULT.entry_cap as usize;
 /// The newest entry format.
 pub(crate) const FORMAT: u16 = 1;
 
@@ -83,6 +83,7 @@ pub(crate) struct Chain {
 /// A group being written: frames go in, sealed entries come out.
 #[derive(Debug)]
 pub(crate) struct Draft {
+    entry_cap: usize,
     first_position: u64,
     entries: Vec<Vec<u8>>,
     frames: FrameWriter,
@@ -98,8 +99,9 @@ pub(crate) struct Sealed {
 }
 
 impl Draft {
-    pub(crate) fn new() -> Draft {
+    pub(crate) fn new(geometry: Geometry) -> Draft {
         Draft {
+            entry_cap: geometry.entry_cap as usize,
             first_position: 0,
             entries: Vec::new(),
             frames: FrameWriter::default(),
@@ -134,15 +136,15 @@ impl Draft {
         let bug =
             |FrameError(reason)| Error::Bug(format!("cannot write event {event:?}: {reason}"));
         self.frames.write(event, &mut self.scratch).map_err(bug)?;
-        if self.scratch.len() > FRAME_MAX {
+        if self.scratch.len() + HEADER_LEN > self.entry_cap {
             return Err(bug(FrameError("it does not fit an entry")));
         }
-        let fits = |entry: &Vec<u8>| entry.len() + self.scratch.len() <= ENTRY_CAP;
+        let fits = |entry: &Vec<u8>| entry.len() + self.scratch.len() <= self.entry_cap;
         if !self.entries.last().is_some_and(fits) {
             let mut entry = Vec::with_capacity(
                 (HEADER_LEN + self.scratch.len())
                     .next_power_of_two()
-                    .min(ENTRY_CAP),
+                    .min(self.entry_cap),
             );
             entry.resize(HEADER_LEN, 0);
             self.entries.push(entry);

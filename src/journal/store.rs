@@ -27,7 +27,7 @@ const MAGIC: [u8; 8] = *b"JOBSLED\0";
 const COPY_MAX: u64 = 32 * (4 << 20);
 
 /// What a store is made with, for ever. `journal/jobsled`:
-/// `magic [8] | format u32 | store id [16] | segment bytes u32 | sync budget u32 | layout u32 | checksum [8]`.
+/// `magic [8] | format u32 | store id [16] | segment bytes u32 | entry cap u32 | sync budget u32 | layout u32 | checksum [8]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StoreHeader {
     pub(crate) store: u128,
@@ -40,6 +40,7 @@ impl StoreHeader {
         bytes.extend_from_slice(&u32::from(FORMAT).to_le_bytes());
         bytes.extend_from_slice(&self.store.to_le_bytes());
         bytes.extend_from_slice(&self.geometry.segment_bytes.to_le_bytes());
+        bytes.extend_from_slice(&self.geometry.entry_cap.to_le_bytes());
         bytes.extend_from_slice(&self.geometry.sync_budget.to_le_bytes());
         bytes.extend_from_slice(&layout_fingerprint().to_le_bytes());
         let checksum = checksum(&bytes);
@@ -73,10 +74,10 @@ impl StoreHeader {
             });
         }
         let (content, sum) = bytes.split_at(bytes.len().saturating_sub(8));
-        if sum != checksum(content) || content.len() != 40 {
+        if sum != checksum(content) || content.len() != 44 {
             return Err(damaged("its checksum does not match"));
         }
-        let layout = number(36)?;
+        let layout = number(40)?;
         if layout != layout_fingerprint() {
             return Err(Error::Layout {
                 path: path.to_owned(),
@@ -91,7 +92,8 @@ impl StoreHeader {
         let store = store.ok_or_else(|| damaged("it is too short"))?;
         let geometry = Geometry {
             segment_bytes: number(28)?,
-            sync_budget: number(32)?,
+            entry_cap: number(32)?,
+            sync_budget: number(36)?,
         };
         Ok(StoreHeader { store, geometry })
     }

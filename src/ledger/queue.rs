@@ -41,7 +41,7 @@ pub(crate) struct Lane {
 pub(crate) struct QueueState {
     pub(crate) lanes: Vec<Lane>,
     pub(crate) running: u32,
-    counts: [u64; State::ALL.len()],
+    pub(super) counts: [u64; State::ALL.len()],
     /// Completed and cancelled jobs by time of their end.
     pub(crate) finished: BTreeSet<(i64, JobId)>,
     /// Dead jobs by time of their death.
