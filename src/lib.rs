@@ -1,15 +1,53 @@
 //! A durable job engine that lives inside your process.
+//!
+//! Jobs are kept in an embedded log and run on plain threads (or a rayon pool) by priority and
+//! wait-until. What [`Engine::enqueue`] acknowledged is on stable storage; after a crash, jobs that were
+//! running run again. No server, no async runtime, no polling.
+//!
+//! ```
+//! use jobsled::{Context, Engine, Finished, JobResult, job, rkyv};
+//!
+//! #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+//! struct CountWords {
+//!     text: String,
+//! }
+//! job!(CountWords, kind = "count-words", output = u64);
+//!
+//! fn count_words(job: CountWords, _cx: &Context) -> JobResult<u64> {
+//!     Ok(job.text.split_whitespace().count() as u64)
+//! }
+//!
+//! # let dir = tempfile::tempdir()?;
+//! # let path = dir.path().join("jobs");
+//! let engine = Engine::builder(path).handle(count_words).open()?;
+//! let handle = engine.enqueue(CountWords { text: "a job is a struct".into() })?;
+//! assert_eq!(handle.wait()?, Finished::Completed(5));
+//! # Ok::<(), jobsled::Error>(())
+//! ```
+//!
+//! What a crash can and cannot cost is told in `docs/durability.md`, how it works in
+//! `docs/ARCHITECTURE.md`.
 
+mod builder;
 mod clock;
+mod engine;
 mod error;
+mod inspect;
 mod job;
 mod journal;
 mod ledger;
 mod sys;
 mod worker;
 
+pub use builder::{EngineBuilder, Queue, WhenFull};
 pub use clock::{Clock, ManualClock, Now, SystemClock};
+pub use engine::{
+    Batch, Cancel, Change, Changed, Claim, Delete, Drained, Ended, Engine, Enqueued, Event, Events, Finished,
+    Handle, PoolHealth, Progress, PurgeReport, QueueControl, Request, ShutdownReport, Subscription, Ticket,
+    Update, What,
+};
 pub use error::{Error, Result};
+pub use inspect::{Health, JobDetails, JobInfo, Query, QueueStats, Stats};
 #[cfg(feature = "json")]
 pub use job::Json;
 pub use job::{
@@ -18,3 +56,4 @@ pub use job::{
 };
 pub use ledger::{AttemptError, Counters};
 pub use rkyv;
+pub use worker::{Attempt, AttemptEnd, CancelReason, Context, Pool, Report, Task};

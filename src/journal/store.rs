@@ -35,6 +35,11 @@ pub(crate) struct StoreHeader {
 }
 
 impl StoreHeader {
+    /// What the first group of the store is chained to.
+    pub(crate) fn first_chain(self) -> Chain {
+        Chain { store: self.store, epoch: 0, next_group: 1, next_position: 1, last_hash: [0; 32] }
+    }
+
     fn to_bytes(self) -> Vec<u8> {
         let mut bytes = Vec::from(MAGIC);
         bytes.extend_from_slice(&u32::from(FORMAT).to_le_bytes());
@@ -192,13 +197,7 @@ impl Store {
         sys::files::create_dir_private(&new)?;
         sys::files::write_new_synced(&new.join("jobsled"), &header.to_bytes())?;
         let mut journal = Box::new(SledJournal::open(&new, geometry)?);
-        let mut chain = Chain {
-            store: header.store,
-            epoch: 0,
-            next_group: 1,
-            next_position: 1,
-            last_hash: [0; 32],
-        };
+        let mut chain = header.first_chain();
         let group = first(&mut chain)?;
         commit(
             journal.as_mut(),

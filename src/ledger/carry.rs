@@ -121,10 +121,26 @@ impl Ledger {
             .saturating_sub(2 * self.space.live_bytes() + self.setup.slack_bytes)
     }
 
-    /// Whether no job waits or runs.
-    pub(crate) fn is_idle(&self) -> bool {
-        [State::Scheduled, State::Ready, State::Running]
-            .iter()
-            .all(|state| self.count_in_state(*state) == 0)
+    /// Whether no job (of a queue) waits or runs, but for those that no handler here could run.
+    pub(crate) fn is_idle(&self, queue: Option<&str>) -> bool {
+        let views = self.queues.iter().zip(self.queue_numbers());
+        let mut views = views.filter(|(_, number)| queue.is_none_or(|name| self.queue_name(*number) == name));
+        views.all(|(q, _)| {
+            let waiting = q.count(State::Scheduled) + q.count(State::Ready) + q.count(State::Running);
+            waiting == q.parked()
+        })
+    }
+
+    /// The oldest entry with live records.
+    pub(crate) fn oldest_live(&self) -> Option<u64> {
+        self.space.oldest_live()
+    }
+
+    pub(crate) fn root(&self) -> super::RootRecord {
+        self.root
+    }
+
+    pub(crate) fn held_keys(&self) -> usize {
+        self.keys.held_count()
     }
 }

@@ -24,6 +24,7 @@ mod table;
 mod tick;
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use crate::job::{JobId, State};
 
@@ -157,6 +158,11 @@ impl Ledger {
 
     pub(crate) fn queue_name(&self, queue: QueueIx) -> &str {
         self.queue_names.name(queue.0)
+    }
+
+    /// Kind and queue of a job, to be kept beyond the ledger.
+    pub(crate) fn shared_names(&self, record: &Record) -> (Arc<str>, Arc<str>) {
+        (self.kinds.shared_name(record.kind.0), self.queue_names.shared_name(record.queue.0))
     }
 
     pub(crate) fn policy(&self, record: &Record) -> crate::job::Policy {

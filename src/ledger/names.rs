@@ -3,6 +3,7 @@
 //! The numbers are of this process only; on disk a job carries its names.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -25,8 +26,8 @@ pub(crate) const NAMES_MAX: usize = 10_000;
 /// A list of distinct names.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
-    list: Vec<(Box<str>, u64)>,
-    index: HashMap<Box<str>, u16>,
+    list: Vec<(Arc<str>, u64)>,
+    index: HashMap<Arc<str>, u16>,
 }
 
 impl Names {
@@ -40,8 +41,9 @@ impl Names {
             return Some(number);
         }
         let number = u16::try_from(self.list.len()).ok()?;
-        self.list.push((name.into(), xxh3_64(name.as_bytes())));
-        self.index.insert(name.into(), number);
+        let name: Arc<str> = name.into();
+        self.list.push((name.clone(), xxh3_64(name.as_bytes())));
+        self.index.insert(name, number);
         Some(number)
     }
 
@@ -49,6 +51,10 @@ impl Names {
         self.list
             .get(usize::from(number))
             .map_or("", |(name, _)| name)
+    }
+
+    pub(crate) fn shared_name(&self, number: u16) -> Arc<str> {
+        self.list.get(usize::from(number)).map_or_else(|| "".into(), |(name, _)| name.clone())
     }
 
     /// A hash of the name, the same in every process.

@@ -1,0 +1,572 @@
+//! Putting an engine together: the options are checked once, here, and the layers are joined.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::clock::{Clock, SystemClock};
+use crate::engine::{
+    Disk, Engine, HandOuts, Hub, Inbox, Limits, Parts, PoolLink, Recorder, Shared, Watchdog, WhenFullRule,
+    first_group, recover, spawn_writer,
+};
+use crate::error::{Error, Result};
+use crate::job::{Format, InPlace, Job, JobResult, View, check_name, millis};
+use crate::journal::{self, Geometry, MemoryDisk, Payloads, Store, StoreHeader};
+use crate::ledger::{QueueSetup, Setup};
+use crate::sys;
+use crate::sys::lock::{Previous, StoreLock};
+use crate::worker::{self, AfterJob, Context, Entry, Pool, Registry, Report, Running, Worker};
+
+/// Options of an engine; ends with [`open`](EngineBuilder::open).
+///
+/// Without any option: jobs run on as many threads as the machine has cores, the newest 10,000
+/// finished jobs of each queue are kept.
+#[must_use = "an engine runs once it is opened"]
+pub struct EngineBuilder {
+    dir: Option<PathBuf>,
+    registry: Registry,
+    queues: Vec<Queue>,
+    pools: Vec<Pool>,
+    clock: Arc<dyn Clock>,
+    when_full: WhenFullRule,
+    inbox_jobs: usize,
+    inbox_bytes: usize,
+    payload_max: u64,
+    key_ttl: Duration,
+    keep_dead: usize,
+    keep_dead_for: Duration,
+    limits: Limits,
+    commit_limit: Duration,
+    take_over: bool,
+    after_job: Option<AfterJob>,
+    /// The first thing that was wrong.
+    wrong: Option<Error>,
+}
+
+/// Options of one named queue. Queues that are not configured exist all the same, with the defaults.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Queue {
+    name: String,
+    pool: Option<String>,
+    concurrency: Option<u32>,
+    weight: u32,
+    keep_finished: usize,
+    keep_finished_for: Option<Duration>,
+}
+
+impl Queue {
+    /// A queue of this name (1 to 64 of `a-z 0-9 . _ -`).
+    pub fn new(name: impl Into<String>) -> Queue {
+        Queue {
+            name: name.into(),
+            pool: None,
+            concurrency: None,
+            weight: 1,
+            keep_finished: 10_000,
+            keep_finished_for: None,
+        }
+    }
+
+    /// The pool that runs it (default: the pool `default`, or the first one).
+    pub fn pool(mut self, name: impl Into<String>) -> Queue {
+        self.pool = Some(name.into());
+        self
+    }
+
+    /// Most of its jobs that run at a time (at least 1; default: as many as the pool has slots). What
+    /// [`QueueControl::set_concurrency`](crate::QueueControl::set_concurrency) stored goes before.
+    pub fn concurrency(mut self, most: u32) -> Queue {
+        self.concurrency = Some(most);
+        self
+    }
+
+    /// Its share of the pool beside other queues: one of weight 3 starts three jobs for every one of a
+    /// queue of weight 1, while both have some (at least 1, the default).
+    pub fn weight(mut self, weight: u32) -> Queue {
+        self.weight = weight;
+        self
+    }
+
+    /// How many completed and cancelled jobs are kept, the newest (default 10,000).
+    pub fn keep_finished(mut self, most: usize) -> Queue {
+        self.keep_finished = most;
+        self
+    }
+
+    /// How long completed and cancelled jobs are kept at most (default: no limit).
+    pub fn keep_finished_for(mut self, time: Duration) -> Queue {
+        self.keep_finished_for = Some(time);
+        self
+    }
+}
+
+/// What an enqueue does while [too many jobs](EngineBuilder::inbox) wait to be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum WhenFull {
+    /// Waits for room.
+    #[default]
+    Wait,
+    /// Is refused with [`Error::Full`].
+    Refuse,
+}
+
+impl Engine {
+    /// Options for an engine on the store in `dir`; it is made if there is none.
+    pub fn builder(dir: impl Into<PathBuf>) -> EngineBuilder {
+        EngineBuilder::new(Some(dir.into()))
+    }
+
+    /// Options for an engine without a disk: all is lost with it. For tests.
+    pub fn in_memory() -> EngineBuilder {
+        EngineBuilder::new(None)
+    }
+}
+
+impl EngineBuilder {
+    fn new(dir: Option<PathBuf>) -> EngineBuilder {
+        EngineBuilder {
+            dir,
+            registry: Registry::default(),
+            queues: Vec::new(),
+            pools: Vec::new(),
+            clock: Arc::new(SystemClock),
+            when_full: WhenFullRule::Wait,
+            inbox_jobs: 8_192,
+            inbox_bytes: 64 << 20,
+            payload_max: 64 << 20,
+            key_ttl: Duration::from_secs(24 * 3600),
+            keep_dead: 10_000,
+            keep_dead_for: Duration::from_secs(180 * 24 * 3600),
+            limits: Limits {
+                stop_grace: Duration::from_secs(5),
+                lock_timeout: Duration::from_secs(600),
+                disk_floor: 32 << 20,
+            },
+            commit_limit: Duration::from_secs(300),
+            take_over: false,
+            after_job: None,
+            wrong: None,
+        }
+    }
+
+    /// Registers the handler of a kind. The kind comes from the handler's argument:
+    /// `.handle(thumbnail)` with `fn thumbnail(job: Thumbnail, cx: &Context) -> JobResult<Info>`, or a
+    /// closure written in place.
+    pub fn handle<J: Job>(
+        self,
+        f: impl Fn(J, &Context) -> JobResult<J::Output> + Send + Sync + 'static,
+    ) -> EngineBuilder {
+        self.register::<J>(Entry::typed(f))
+    }
+
+    /// Registers a handler that reads the payload in place, without a copy: `.handle_view::<Thumbnail>(|t, cx| …)`
+    /// where `t` is a `&ArchivedThumbnail`.
+    pub fn handle_view<J: Job>(
+        self,
+        f: impl Fn(&View<J>, &Context) -> JobResult<J::Output> + Send + Sync + 'static,
+    ) -> EngineBuilder
+    where
+        J::Format: InPlace<J>,
+    {
+        self.register::<J>(Entry::view::<J>(f))
+    }
+
+    /// Registers a handler of JSON jobs by the name of their kind.
+    #[cfg(feature = "json")]
+    pub fn handle_json(
+        mut self,
+        kind: &'static str,
+        f: impl Fn(serde_json::Value, &Context) -> JobResult<serde_json::Value> + Send + Sync + 'static,
+    ) -> EngineBuilder {
+        let added = check_name("kind", kind).and_then(|()| self.registry.add(kind, Entry::json(f)));
+        self.note(added);
+        self
+    }
+
+    /// Lets JSON jobs of kind `J` ([`Engine::json`]) be run by its handler, registered before. Their outputs
+    /// are kept as JSON too.
+    #[cfg(feature = "json")]
+    pub fn accept_json<J>(mut self) -> EngineBuilder
+    where
+        J: Job + serde::de::DeserializeOwned,
+        J::Output: serde::Serialize,
+    {
+        use crate::PayloadError;
+        let from = |bytes: &[u8]| {
+            let job: J = serde_json::from_slice(bytes).map_err(|e| PayloadError(e.to_string()))?;
+            <J::Format as Format<J>>::encode(&job)
+        };
+        let to = |bytes: &[u8]| {
+            let output = <J::Format as Format<J::Output>>::decode(bytes)?;
+            serde_json::to_vec(&output).map_err(|e| PayloadError(e.to_string()))
+        };
+        let added = self.registry.add_json(J::KIND, Box::new(from), Box::new(to));
+        self.note(added);
+        self
+    }
+
+    /// Turns stored payloads of version `from` into today's `J`. Register the handler before.
+    pub fn upgrade<Old, J: Job>(mut self, from: u16, f: impl Fn(Old) -> J + Send + Sync + 'static) -> EngineBuilder
+    where
+        J::Format: Format<Old>,
+    {
+        let convert = move |bytes: &[u8]| {
+            let old = <J::Format as Format<Old>>::decode(bytes)?;
+            <J::Format as Format<J>>::encode(&f(old))
+        };
+        let added = self.registry.add_upgrade(J::KIND, from, Box::new(convert));
+        self.note(added);
+        self
+    }
+
+    /// Configures a queue.
+    pub fn queue(mut self, queue: Queue) -> EngineBuilder {
+        self.queues.push(queue);
+        self
+    }
+
+    /// Adds a pool. Without any: one of threads, called `default`, with a slot per core.
+    pub fn pool(mut self, pool: Pool) -> EngineBuilder {
+        self.pools.push(pool);
+        self
+    }
+
+    /// What an enqueue does when the inbox is full (default: wait).
+    pub fn when_full(mut self, rule: WhenFull) -> EngineBuilder {
+        self.when_full = match rule {
+            WhenFull::Wait => WhenFullRule::Wait,
+            WhenFull::Refuse => WhenFullRule::Refuse,
+        };
+        self
+    }
+
+    /// How many jobs, and payload bytes, may wait to be stored (default 8,192 and 64 MiB).
+    pub fn inbox(mut self, jobs: usize, bytes: usize) -> EngineBuilder {
+        self.inbox_jobs = jobs.max(1);
+        self.inbox_bytes = bytes;
+        self
+    }
+
+    /// The largest payload, and output, in bytes (default 64 MiB). Up to 32 KiB ride in the journal, larger ones
+    /// have a file each.
+    pub fn payload_max(mut self, bytes: u64) -> EngineBuilder {
+        self.payload_max = bytes;
+        self
+    }
+
+    /// How long a key stays taken at least (default 24 h); while its job is kept, it is taken anyway.
+    pub fn key_ttl(mut self, time: Duration) -> EngineBuilder {
+        self.key_ttl = time;
+        self
+    }
+
+    /// How many dead jobs are kept per queue, and how long (default 10,000 and 180 days).
+    pub fn keep_dead(mut self, most: usize, time: Duration) -> EngineBuilder {
+        self.keep_dead = most;
+        self.keep_dead_for = time;
+        self
+    }
+
+    /// How long a handler past its time limit or stall timeout has to obey before its lease is taken away
+    /// (default 5 s).
+    pub fn stop_grace(mut self, time: Duration) -> EngineBuilder {
+        self.limits.stop_grace = time;
+        self
+    }
+
+    /// How long a claim by hand lasts without a heartbeat (default 10 min).
+    pub fn lock_timeout(mut self, time: Duration) -> EngineBuilder {
+        self.limits.lock_timeout = time;
+        self
+    }
+
+    /// Free bytes on the store's disk below which new jobs are refused (default 32 MiB).
+    pub fn disk_floor(mut self, bytes: u64) -> EngineBuilder {
+        self.limits.disk_floor = bytes;
+        self
+    }
+
+    /// How long one commit may take before its callers are let go with [`Error::Unknown`] (default 5 min).
+    pub fn commit_limit(mut self, time: Duration) -> EngineBuilder {
+        self.commit_limit = time;
+        self
+    }
+
+    /// Opens a store that another host left open, after you made sure that it runs no more.
+    pub fn take_over(mut self, yes: bool) -> EngineBuilder {
+        self.take_over = yes;
+        self
+    }
+
+    /// The clock (default: the machine's).
+    pub fn clock(mut self, clock: impl Clock) -> EngineBuilder {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Calls `f` after each attempt, on the worker's thread, before the attempt is settled.
+    pub fn after_job(mut self, f: impl Fn(&Report) + Send + Sync + 'static) -> EngineBuilder {
+        self.after_job = Some(Arc::new(f));
+        self
+    }
+
+    /// Opens the store, recovers what an earlier process left, and starts the threads.
+    ///
+    /// *Blocking:* while the journal is read, about a second per million waiting jobs. *Durability:* on return
+    /// the new epoch is on stable storage; jobs that were running when an earlier process died are ready again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] for options; [`Error::Locked`], [`Error::ForeignLock`], [`Error::NotAStore`],
+    /// [`Error::NewerFormat`], [`Error::Layout`], [`Error::Damaged`], [`Error::Missing`],
+    /// [`Error::ForeignWitness`], [`Error::Io`], [`Error::Thread`].
+    pub fn open(mut self) -> Result<Engine> {
+        if let Some(wrong) = self.wrong.take() {
+            return Err(wrong);
+        }
+        let pools = self.pools()?;
+        let setup = self.setup(&pools)?;
+        let opened = match self.dir.clone() {
+            Some(dir) => open_store(&dir, self.take_over, self.clock.as_ref())?,
+            None => open_memory(self.clock.as_ref())?,
+        };
+        let store_dir = opened.disk.dir.clone();
+        self.start(opened, pools, setup).map_err(|error| in_store(error, store_dir.as_deref()))
+    }
+
+    fn register<J: Job>(mut self, entry: Entry) -> EngineBuilder {
+        let added = check_name("kind", J::KIND).and_then(|()| self.registry.add(J::KIND, entry));
+        self.note(added);
+        self
+    }
+
+    fn note(&mut self, result: Result<()>) {
+        if let Err(error) = result {
+            self.wrong.get_or_insert(error);
+        }
+    }
+
+    /// The pools to start: none if there is nothing to run.
+    fn pools(&mut self) -> Result<Vec<Pool>> {
+        let mut pools = std::mem::take(&mut self.pools);
+        for (n, pool) in pools.iter().enumerate() {
+            pool.check()?;
+            if pools.iter().take(n).any(|other| other.name == pool.name) {
+                return Err(invalid("pool", &format!("`{}`, given twice", pool.name), "pools have different names"));
+            }
+        }
+        if pools.is_empty() {
+            let cores = std::thread::available_parallelism().map_or(2, usize::from);
+            pools.push(Pool::threads("default", cores));
+        }
+        if self.registry.is_empty() {
+            pools.clear();
+        }
+        Ok(pools)
+    }
+
+    fn setup(&self, pools: &[Pool]) -> Result<Setup> {
+        let first = pools.iter().position(|pool| pool.name == "default").or((!pools.is_empty()).then_some(0));
+        let mut queues = HashMap::new();
+        for queue in &self.queues {
+            check_name("queue name", &queue.name)?;
+            if queue.concurrency == Some(0) || queue.weight == 0 {
+                let what = format!("concurrency or weight 0 of queue `{}`", queue.name);
+                return Err(invalid("queue", &what, "both are at least 1; use `pause` to stop a queue"));
+            }
+            let pool = match &queue.pool {
+                None => first,
+                Some(_) if pools.is_empty() => None,
+                Some(name) => match pools.iter().position(|pool| pool.name == *name) {
+                    Some(pool) => Some(pool),
+                    None => {
+                        let what = format!("bound to pool `{name}` (queue `{}`)", queue.name);
+                        return Err(invalid("queue", &what, "there is no pool of that name; add it with `pool`"));
+                    }
+                },
+            };
+            let setup = QueueSetup {
+                pool,
+                concurrency: queue.concurrency,
+                weight: queue.weight,
+                keep_finished: queue.keep_finished,
+                keep_finished_ms: queue.keep_finished_for.map_or(i64::MAX, whole_ms),
+            };
+            queues.insert(queue.name.clone(), setup);
+        }
+        Ok(Setup {
+            queues,
+            any_queue: QueueSetup { pool: first, ..QueueSetup::default() },
+            handled: self.registry.kinds().cloned().collect(),
+            key_ttl_ms: whole_ms(self.key_ttl),
+            keep_dead: self.keep_dead,
+            keep_dead_ms: whole_ms(self.keep_dead_for),
+            ..Setup::default()
+        })
+    }
+
+    /// Joins the layers and starts the threads.
+    fn start(self, opened: Opened, pools: Vec<Pool>, setup: Setup) -> Result<Engine> {
+        let (inbox, commands) = Inbox::new(self.inbox_jobs, self.inbox_bytes);
+        let hub = Arc::new(Hub::default());
+        let registry = Arc::new(self.registry);
+        let watchdog = Watchdog::new(self.commit_limit);
+        let outs: Vec<Arc<HandOuts>> = pools.iter().map(|_| Arc::default()).collect();
+        // The writer asks for replacements through these; they are filled in once the pools run.
+        let slots: Vec<Arc<Mutex<Option<Arc<Running>>>>> = pools.iter().map(|_| Arc::default()).collect();
+        let links = pools.iter().zip(outs.iter().zip(&slots)).map(|(pool, (outs, running))| {
+            let running = running.clone();
+            let replace = move || running.lock().as_ref().is_some_and(Running::replace_slot);
+            PoolLink::new(outs.clone(), pool.slots, pool.ahead_max, Box::new(replace))
+        });
+        let (payloads, recorder) = (opened.disk.payloads.clone(), opened.disk.recorder.clone());
+        let dir = opened.disk.dir.clone();
+        let core = recover(Parts {
+            clock: self.clock.clone(),
+            journal: opened.journal,
+            store: opened.header.store,
+            geometry: opened.header.geometry,
+            witness: dir.as_ref().map(|dir| Store::at(dir).witness()),
+            disk: opened.disk,
+            setup,
+            limits: self.limits,
+            pools: links.collect(),
+            inbox: inbox.clone(),
+            hub: hub.clone(),
+            watchdog: watchdog.clone(),
+        })?;
+        let health = slots.iter().map(|running| {
+            let running = running.clone();
+            let health = move || running.lock().as_ref().map(|r| r.health()).unwrap_or_default();
+            Arc::new(health) as Arc<dyn Fn() -> crate::PoolHealth + Send + Sync>
+        });
+        let shared = Arc::new(Shared {
+            inbox,
+            hub,
+            payloads,
+            clock: self.clock.clone(),
+            handlers: registry.clone(),
+            watchdog: watchdog.clone(),
+            dir,
+            payload_max: self.payload_max,
+            when_full: self.when_full,
+            opener: std::process::id(),
+            pool_health: Mutex::new(health.collect()),
+            next_token: AtomicU64::new(1),
+            threads: Mutex::default(),
+        });
+        let engine = Engine::new(shared.clone());
+        watchdog.start(self.clock)?;
+        shared.threads.lock().push(spawn_writer(core, commands)?);
+        for ((pool, outs), slot) in pools.into_iter().zip(outs).zip(&slots) {
+            let worker = Worker {
+                registry: registry.clone(),
+                recorder: recorder.clone(),
+                shared: shared.clone(),
+                outs,
+                pool: pool.name.as_str().into(),
+                after_job: self.after_job.clone(),
+            };
+            *slot.lock() = Some(worker::start(pool, worker)?);
+        }
+        Ok(engine)
+    }
+}
+
+/// A store, or its likeness in memory, before it is replayed.
+struct Opened {
+    header: StoreHeader,
+    journal: Box<dyn journal::Journal>,
+    disk: Disk,
+}
+
+/// Given up only so that a full store can be opened.
+const BALLAST_BYTES: u64 = 4 << 20;
+
+fn open_store(dir: &Path, take_over: bool, clock: &dyn Clock) -> Result<Opened> {
+    make_dir(dir)?;
+    let (lock, previous) = StoreLock::acquire(dir, take_over)?;
+    let store = Store::at(dir);
+    if !store.exists()? {
+        let now_ms = clock.now().wall_ms;
+        store.create(Geometry::DEFAULT, |chain| first_group(chain, Geometry::DEFAULT, now_ms))?;
+    }
+    let opened = store.open(previous != Previous::Clean);
+    let (header, journal) = match opened {
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::StorageFull => {
+            log::warn!("{}: the disk is full; giving up the ballast to open", dir.display());
+            sys::ballast::release(dir).map_err(Error::io("release the ballast in", dir))?;
+            store.open(true)?
+        }
+        opened => opened?,
+    };
+    // Made anew when there is room again.
+    if let Err(error) = sys::ballast::ensure(dir, BALLAST_BYTES) {
+        log::warn!("{}: no ballast: {error}", dir.display());
+    }
+    let disk = Disk {
+        dir: Some(dir.to_owned()),
+        witness: None,
+        payloads: Arc::new(Payloads::in_dir(store.payloads())?),
+        recorder: Arc::new(Recorder::open(&store.recorder(), header.store)?),
+        lock: Some(lock),
+    };
+    Ok(Opened { header, journal, disk })
+}
+
+fn open_memory(clock: &dyn Clock) -> Result<Opened> {
+    let header = StoreHeader { store: sys::random_u128(), geometry: Geometry::DEFAULT };
+    let mut journal: Box<dyn journal::Journal> = Box::new(MemoryDisk::default().journal());
+    let mut chain = header.first_chain();
+    let group = first_group(&mut chain, header.geometry, clock.now().wall_ms)?;
+    journal::commit(journal.as_mut(), &group, &mut std::collections::VecDeque::new(), header.geometry)?;
+    let disk = Disk {
+        dir: None,
+        witness: None,
+        payloads: Arc::new(Payloads::in_memory()),
+        recorder: Arc::new(Recorder::none()),
+        lock: None,
+    };
+    Ok(Opened { header, journal, disk })
+}
+
+fn make_dir(dir: &Path) -> Result<()> {
+    match std::fs::metadata(dir) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => Err(Error::NotAStore { path: dir.to_owned(), found: "it is a file".to_owned() }),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => sys::files::create_dir_private(dir),
+        Err(e) => Err(Error::io("look at", dir)(e)),
+    }
+}
+
+/// Errors from deep down name the store that they are about.
+fn in_store(error: Error, dir: Option<&Path>) -> Error {
+    let Some(dir) = dir else { return error };
+    let full = |path: PathBuf| if path == Path::new("journal") { dir.join(path) } else { path };
+    match error {
+        Error::Damaged { path, what, reason } => Error::Damaged { path: full(path), what, reason },
+        Error::NewerFormat { path, what, found, known } => Error::NewerFormat { path: full(path), what, found, known },
+        other => other,
+    }
+}
+
+fn invalid(what: &'static str, found: &str, rule: &str) -> Error {
+    Error::Invalid { what, found: found.to_owned(), rule: rule.to_owned() }
+}
+
+fn whole_ms(time: Duration) -> i64 {
+    i64::try_from(millis(time)).unwrap_or(i64::MAX)
+}
+
+impl fmt::Debug for EngineBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineBuilder").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,384 @@
+//! The handle that people hold, and the calls that every other part of the public face uses.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use parking_lot::Mutex;
+
+use super::command::{Command, Reply};
+use super::events::{self, Event, Events, Hub, Subscription};
+use super::inbox::{Inbox, WhenFullRule};
+use super::request::{Enqueued, Request};
+use super::{Batch, Change, Handle, QueueControl, Watchdog};
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::job::{Format, Job, JobId, Stop};
+use crate::journal::Payloads;
+
+/// A durable job engine. Clone it freely: all clones are the same engine.
+///
+/// When the last clone is dropped, the engine shuts down as with
+/// [`shutdown(Duration::ZERO)`](Engine::shutdown). A closure that captures an `Engine` keeps it alive; a
+/// handler uses [`Context::engine`](crate::Context::engine) instead.
+///
+/// ```
+/// use jobsled::{Engine, Finished, job, rkyv};
+///
+/// #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+/// struct Greet { name: String }
+/// job!(Greet, kind = "greet", output = String);
+///
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("jobs");
+/// let engine = Engine::builder(path)
+///     .handle(|job: Greet, _cx: &jobsled::Context| Ok(format!("hello {}", job.name)))
+///     .open()?;
+/// let handle = engine.enqueue(Greet { name: "Ada".into() })?; // on stable storage from here on
+/// assert_eq!(handle.wait()?, Finished::Completed("hello Ada".to_owned()));
+/// # Ok::<(), jobsled::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Engine {
+    pub(crate) shared: Arc<Shared>,
+    /// `None` in a handler's context, which must not keep the engine alive.
+    guard: Option<Arc<Guard>>,
+}
+
+/// How a pool is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PoolHealth {
+    /// Its name.
+    pub name: String,
+    /// Its slots.
+    pub slots: usize,
+    /// Slots that hung in a handler and were replaced.
+    pub replaced: usize,
+    /// Slots that hung and could not be replaced any more.
+    pub lost: usize,
+}
+
+/// What runs a job without the queue; `worker` provides it.
+pub(crate) trait Handlers: Send + Sync {
+    /// Runs the kind's handler on the calling thread; `None` if there is no such handler.
+    fn run_inline(&self, kind: &str, version: u16, payload: &[u8], engine: &Engine) -> Option<Result<Vec<u8>, Stop>>;
+    /// The pool in one of whose slots the calling thread runs a handler, if it does.
+    fn current_pool(&self) -> Option<String>;
+}
+
+/// What all clones of an engine share.
+pub(crate) struct Shared {
+    pub(crate) inbox: Inbox,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) payloads: Arc<Payloads>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) handlers: Arc<dyn Handlers>,
+    pub(crate) watchdog: Arc<Watchdog>,
+    pub(crate) dir: Option<PathBuf>,
+    pub(crate) payload_max: u64,
+    pub(crate) when_full: WhenFullRule,
+    pub(crate) opener: u32,
+    /// Emptied at shutdown: the closures hold the pools, and those hold this.
+    pub(crate) pool_health: Mutex<Vec<Arc<dyn Fn() -> PoolHealth + Send + Sync>>>,
+    pub(crate) next_token: AtomicU64,
+    /// The writer, and the pools' slots: joined at shutdown.
+    pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// Shuts the engine down when the last clone goes.
+pub(crate) struct Guard {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Err(error) = self.shared.shutdown(Duration::ZERO) {
+            log::debug!("shutting down a dropped engine: {error}");
+        }
+    }
+}
+
+/// What [`Engine::drain`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Drained {
+    /// Nothing runs any more.
+    Finished,
+    /// Time was up with these still running.
+    StillRunning(Vec<JobId>),
+}
+
+/// What [`Engine::shutdown`] did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShutdownReport {
+    /// Jobs that were still running at the end of the grace. They were given back, no attempt used, and
+    /// run again with the next opening; answers of their handlers are refused.
+    pub given_back: u64,
+}
+
+impl Engine {
+    pub(crate) fn new(shared: Arc<Shared>) -> Engine {
+        let guard = Some(Arc::new(Guard { shared: shared.clone() }));
+        Engine { shared, guard }
+    }
+
+    /// The same engine, without keeping it alive.
+    pub(crate) fn unguarded(shared: Arc<Shared>) -> Engine {
+        Engine { shared, guard: None }
+    }
+
+    /// Stores a job with its kind's defaults.
+    ///
+    /// *Blocking:* until the job's group is synced, about one disk sync; longer while the inbox is full.
+    /// *Durability:* on return the job is on stable storage and survives a power cut.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooLarge`] and [`Error::Payload`] for the payload, [`Error::DiskFull`],
+    /// [`Error::Draining`], [`Error::Closed`]; [`Error::Refused`] and [`Error::Unknown`] after a failed
+    /// write.
+    pub fn enqueue<J: Job>(&self, job: J) -> Result<Handle<J::Output>> {
+        self.job(job).enqueue().map(Enqueued::into_handle)
+    }
+
+    /// A job with options, stored by [`Request::enqueue`].
+    ///
+    /// ```
+    /// # use jobsled::{Engine, job, rkyv};
+    /// # #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+    /// # struct Report { month: u8 }
+    /// # job!(Report, kind = "report");
+    /// # let engine = Engine::in_memory().open()?;
+    /// use std::time::Duration;
+    /// let report = engine.job(Report { month: 5 }).priority(10).after(Duration::from_secs(60)).key("may").enqueue()?;
+    /// assert!(report.is_new());
+    /// let again = engine.job(Report { month: 5 }).key("may").enqueue()?;
+    /// assert!(!again.is_new() && again.handle().id() == report.handle().id());
+    /// # Ok::<(), jobsled::Error>(())
+    /// ```
+    pub fn job<J: Job>(&self, job: J) -> Request<'_, J::Output> {
+        Request::typed(self, job)
+    }
+
+    /// A job known only by the name of its kind and a JSON value. It stays JSON until a handler takes it:
+    /// [`EngineBuilder::handle_json`](crate::EngineBuilder::handle_json), a kind whose format is `Json`, or
+    /// one that [accepts JSON](crate::EngineBuilder::accept_json).
+    #[cfg(feature = "json")]
+    pub fn json(&self, kind: &str, args: &serde_json::Value) -> Request<'_, serde_json::Value> {
+        Request::json(self, kind, args)
+    }
+
+    /// Several jobs, stored all together or not at all.
+    pub fn batch(&self) -> Batch<'_> {
+        Batch::new(self)
+    }
+
+    /// A handle to a stored job, for example after a restart; `None` if there is no such job. The output is
+    /// decoded as `J`'s.
+    ///
+    /// *Blocking:* as long as the group that is being written.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`]; [`Error::Refused`] after a failed write.
+    pub fn handle<J: Job>(&self, id: JobId) -> Result<Option<Handle<J::Output>>> {
+        let row = self.shared.ask(|reply| Command::Look { id, reply })?;
+        let decode = <J::Format as Format<J::Output>>::decode;
+        Ok(row.map(|row| Handle::new(self.shared.clone(), id, row.kind.into(), decode)))
+    }
+
+    /// A handle to the job that has this key; `None` if the key is free.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::handle`].
+    pub fn find_key<J: Job>(&self, key: &str) -> Result<Option<Handle<J::Output>>> {
+        let (kind, key) = (J::KIND.to_owned(), key.to_owned());
+        let id = self.shared.ask(|reply| Command::FindKey { kind, key, reply })?;
+        let decode = <J::Format as Format<J::Output>>::decode;
+        Ok(id.map(|id| Handle::new(self.shared.clone(), id, J::KIND.into(), decode)))
+    }
+
+    /// Controls of a queue: pause, resume, cap.
+    pub fn queue(&self, name: &str) -> QueueControl<'_> {
+        QueueControl::new(self, name)
+    }
+
+    /// Changes to one job: cancel, delete, retry, reschedule and more.
+    pub fn change(&self, id: JobId) -> Change<'_> {
+        Change::new(&self.shared, id)
+    }
+
+    /// News about all jobs, as a channel that holds up to `capacity` events (at least 1).
+    ///
+    /// Events are sent after they are durable. A subscriber that is too slow misses some, see
+    /// [`Events::missed`]; nothing ever waits for it.
+    pub fn subscribe(&self, capacity: usize) -> Events {
+        self.shared.hub.subscribe(capacity, None)
+    }
+
+    /// Calls `f` for every event, on a thread of its own, until the subscription is dropped: for
+    /// repainting a user interface.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Thread`].
+    pub fn on_event(&self, f: impl Fn(&Event) + Send + 'static) -> Result<Subscription> {
+        events::call_back(&self.shared.hub, None, f)
+    }
+
+    /// Runs a job on the calling thread, without the queue: nothing is stored, one attempt is made.
+    /// The outer error says that it could not be run, the inner one what the handler said.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoHandler`]; [`Error::Payload`].
+    pub fn run_inline<J: Job>(&self, job: &J) -> Result<Result<J::Output, Stop>> {
+        let payload_error = |what| move |e: crate::PayloadError| {
+            Error::Payload { what, kind: J::KIND.to_owned(), reason: e.to_string() }
+        };
+        let bytes = <J::Format as Format<J>>::encode(job).map_err(payload_error("payload"))?;
+        let ran = self.shared.handlers.run_inline(J::KIND, J::VERSION, &bytes, self);
+        match ran.ok_or_else(|| Error::NoHandler { kind: J::KIND.to_owned() })? {
+            Ok(output) => <J::Format as Format<J::Output>>::decode(&output).map(Ok).map_err(payload_error("output")),
+            Err(stop) => Ok(Err(stop)),
+        }
+    }
+
+    /// Waits until no job waits or runs, but for those that no handler here could run. Jobs scheduled for
+    /// later, and those of paused queues, count. False if time was up.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`]; [`Error::Refused`] after a failed write.
+    pub fn wait_until_idle(&self, within: Duration) -> Result<bool> {
+        let done = self.shared.ask_within(within, |reply| Command::WaitIdle { queue: None, reply })?;
+        Ok(done.is_some())
+    }
+
+    /// Waits until this many jobs have finished since the store was made (see
+    /// [`Counters`](crate::Counters): completed, cancelled and died). False if time was up.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`]; [`Error::Refused`] after a failed write.
+    pub fn wait_until_finished(&self, count: u64, within: Duration) -> Result<bool> {
+        let done = self.shared.ask_within(within, |reply| Command::WaitFinished { count, reply })?;
+        Ok(done.is_some())
+    }
+
+    /// Claims no more jobs and takes no new ones; waits up to `within` for those that run. The engine
+    /// stays so, open for questions, until it is shut down.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`]; [`Error::Refused`] after a failed write.
+    pub fn drain(&self, within: Duration) -> Result<Drained> {
+        if self.shared.ask_within(within, |reply| Command::Drain { reply })?.is_some() {
+            return Ok(Drained::Finished);
+        }
+        let running = self.shared.ask(|reply| Command::Running { reply })?;
+        Ok(Drained::StillRunning(running))
+    }
+
+    /// Stops: nothing new is claimed, handlers are asked to stop ([`Context::check`](crate::Context::check))
+    /// and have `grace` to end in their own way. What runs even then is given back, no attempt used.
+    /// Then the store is closed.
+    ///
+    /// *Blocking:* up to `grace` and a sync. Called in a handler, it does not wait for that handler.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] if it was shut down before; [`Error::Refused`] or [`Error::Unknown`] if the last
+    /// group could not be written.
+    pub fn shutdown(&self, grace: Duration) -> Result<ShutdownReport> {
+        self.shared.shutdown(grace)
+    }
+
+    pub(crate) fn watchdog(&self) -> &Watchdog {
+        &self.shared.watchdog
+    }
+}
+
+impl Shared {
+    /// Asks the writer and waits for its answer.
+    pub(crate) fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T> {
+        self.check_process()?;
+        let (reply, answer) = Reply::new();
+        self.inbox.send_unbounded(command(reply));
+        self.wait(&answer)
+    }
+
+    /// Asks and waits for a while; `None`: time is up.
+    pub(crate) fn ask_within<T>(
+        &self,
+        within: Duration,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<Option<T>> {
+        self.check_process()?;
+        let (reply, answer) = Reply::new();
+        self.inbox.send_unbounded(command(reply));
+        match answer.recv_timeout(within) {
+            Ok(answer) => answer.map(Some),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err(Error::Closed),
+        }
+    }
+
+    /// Waits for an answer, or until the writer hangs.
+    pub(crate) fn wait<T>(&self, answer: &Receiver<Result<T>>) -> Result<T> {
+        crossbeam_channel::select! {
+            recv(answer) -> answer => answer.unwrap_or(Err(Error::Closed)),
+            recv(self.watchdog.gave_up()) -> _ => Err(Error::Unknown { cause: self.watchdog.cause() }),
+        }
+    }
+
+    /// An engine cannot be used in a fork of its process: its threads are not there.
+    pub(crate) fn check_process(&self) -> Result<()> {
+        let here = std::process::id();
+        if here == self.opener { Ok(()) } else { Err(Error::Forked { opener: self.opener, here }) }
+    }
+
+    pub(crate) fn token(&self) -> u64 {
+        self.next_token.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn shutdown(&self, grace: Duration) -> Result<ShutdownReport> {
+        self.check_process()?;
+        let until = self.clock.now().steady.saturating_add(grace);
+        let given_back = self.ask(|reply| Command::Shutdown { until, reply });
+        self.watchdog.close();
+        self.pool_health.lock().clear();
+        // Slots that hang are not waited for; the writer has ended, and the idle slots end now.
+        let threads = std::mem::take(&mut *self.threads.lock());
+        let here = std::thread::current().id();
+        for thread in threads {
+            if thread.thread().id() != here && (thread.is_finished() || is_writer(&thread)) {
+                drop(thread.join());
+            }
+        }
+        Ok(ShutdownReport { given_back: given_back? })
+    }
+}
+
+fn is_writer(thread: &JoinHandle<()>) -> bool {
+    thread.thread().name() == Some("jobsled-writer")
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("dir", &self.shared.dir).field("guarded", &self.guard.is_some()).finish()
+    }
+}

@@ -1,0 +1,113 @@
+//! Several jobs in one group: all of them, or none.
+
+use super::command::{Command, Reply};
+use super::request::Request;
+use super::Engine;
+use crate::error::{Error, Result};
+use crate::job::{BATCH_BYTES_MAX, BATCH_JOBS_MAX, Job, JobId, NewJob};
+use crate::ledger::Placed;
+
+/// Jobs to be stored together: after a crash all of them are there, or none. They may be of different
+/// kinds. At most 100,000 jobs and 256 MiB.
+///
+/// ```
+/// # use jobsled::{Engine, job, rkyv};
+/// # #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+/// # struct Page { number: u32 }
+/// # job!(Page, kind = "page");
+/// # let engine = Engine::in_memory().open()?;
+/// let mut batch = engine.batch();
+/// batch.extend((1..=100).map(|number| Page { number }));
+/// batch.add_request(engine.job(Page { number: 101 }).priority(9));
+/// let stored = batch.enqueue()?;
+/// assert_eq!(stored.len(), 101);
+/// assert!(stored.iter().all(|(_, is_new)| *is_new));
+/// # Ok::<(), jobsled::Error>(())
+/// ```
+#[must_use = "a batch does nothing until it is enqueued"]
+#[derive(Debug)]
+pub struct Batch<'e> {
+    engine: &'e Engine,
+    jobs: Vec<NewJob>,
+    bytes: usize,
+    /// The first thing that was wrong, and with which job.
+    wrong: Option<Error>,
+}
+
+impl<'e> Batch<'e> {
+    pub(super) fn new(engine: &'e Engine) -> Batch<'e> {
+        Batch { engine, jobs: Vec::new(), bytes: 0, wrong: None }
+    }
+
+    /// Adds a job with its kind's defaults.
+    pub fn add<J: Job>(&mut self, job: J) -> &mut Self {
+        let request = self.engine.job(job);
+        self.add_request(request)
+    }
+
+    /// Adds a job with options.
+    pub fn add_request<O>(&mut self, request: Request<'_, O>) -> &mut Self {
+        if self.wrong.is_some() {
+            return self;
+        }
+        let index = self.jobs.len();
+        match request.draft.check(self.engine) {
+            Ok(job) => {
+                self.bytes += job.payload.inline_len();
+                self.jobs.push(job);
+            }
+            Err(source) => self.wrong = Some(Error::InBatch { index, source: Box::new(source) }),
+        }
+        self
+    }
+
+    /// Adds jobs from an iterator.
+    pub fn extend<J: Job>(&mut self, jobs: impl IntoIterator<Item = J>) -> &mut Self {
+        for job in jobs {
+            self.add(job);
+        }
+        self
+    }
+
+    /// Jobs added so far.
+    pub fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// Whether nothing was added.
+    pub fn is_empty(&self) -> bool {
+        self.jobs.is_empty()
+    }
+
+    /// Stores all of them. For each job, in order: its id, and whether it is new (false: its key was
+    /// taken, and the id is of the job that has it).
+    ///
+    /// *Blocking* and *durability* as [`Request::enqueue`]: on return all are on stable storage.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InBatch`] names the first job that is not valid; [`Error::TooLarge`] for a batch beyond its
+    /// bounds; else as [`Request::enqueue`]. On any error none is stored.
+    pub fn enqueue(mut self) -> Result<Vec<(JobId, bool)>> {
+        if let Some(wrong) = self.wrong.take() {
+            return Err(wrong);
+        }
+        let too_large = |what, size: usize, limit: usize| {
+            let remedy = "store them in several batches";
+            Err(Error::TooLarge { what, size: size as u64, limit: limit as u64, remedy })
+        };
+        if self.jobs.len() > BATCH_JOBS_MAX {
+            return too_large("batch (counted in jobs)", self.jobs.len(), BATCH_JOBS_MAX);
+        }
+        if self.bytes > BATCH_BYTES_MAX {
+            return too_large("batch", self.bytes, BATCH_BYTES_MAX);
+        }
+        let shared = &self.engine.shared;
+        shared.check_process()?;
+        let (reply, answer) = Reply::new();
+        let jobs = std::mem::take(&mut self.jobs);
+        shared.inbox.send(Command::Enqueue { jobs, reply }, shared.when_full)?;
+        let placed = shared.wait(&answer)?;
+        Ok(placed.into_iter().map(|Placed { id, is_new }| (id, is_new)).collect())
+    }
+}

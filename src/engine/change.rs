@@ -1,0 +1,265 @@
+//! Changes to jobs and queues from outside, each with a typed answer.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::command::Command;
+use super::request::wall_ms;
+use super::{Engine, Shared};
+use crate::error::{Error, Result};
+use crate::job::{Content, Format, Job, JobId, Priority, State, check_name, millis};
+use crate::ledger::{ChangeAnswer, ChangeKind};
+
+/// Changes to one job; see [`Engine::change`]. Each call is durable on return.
+///
+/// Their errors are those of any call: [`Error::Closed`], and [`Error::Refused`] or
+/// [`Error::Unknown`] after a failed write. What the job's state does not allow is an answer.
+#[derive(Debug)]
+pub struct Change<'e> {
+    shared: &'e Arc<Shared>,
+    id: JobId,
+}
+
+/// What became of a wish to cancel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cancel {
+    /// It had not begun and will not.
+    Cancelled,
+    /// It runs: its handler was asked to stop ([`Context::check`](crate::Context::check)). If the handler
+    /// completes all the same, the job is completed. The wish itself is not stored: after a crash the job
+    /// runs again.
+    AskedToStop,
+    /// Nothing to cancel.
+    AlreadyFinished(State),
+    /// There is no such job.
+    Unknown,
+}
+
+/// What became of a wish to delete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Delete {
+    /// It is gone; its key stays taken for the rest of its time.
+    Deleted,
+    /// It runs: cancel it first.
+    IsRunning,
+    /// There is no such job.
+    Unknown,
+}
+
+/// What became of a wish to change a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Changed {
+    /// Done.
+    Done,
+    /// A handler has it; it cannot be changed while it runs.
+    IsRunning,
+    /// It has come to its end.
+    AlreadyFinished(State),
+    /// It completed, and with that its payload went: enqueue it anew.
+    PayloadGone,
+    /// There is no such job.
+    Unknown,
+}
+
+impl<'e> Change<'e> {
+    pub(super) fn new(shared: &'e Arc<Shared>, id: JobId) -> Change<'e> {
+        Change { shared, id }
+    }
+
+    /// Cancels the job, wherever it is; `reason` is kept with it.
+    ///
+    /// # Errors
+    ///
+    /// See [`Change`].
+    pub fn cancel(&self, reason: &str) -> Result<Cancel> {
+        Ok(match self.ask(ChangeKind::Cancel { reason: reason.to_owned() })? {
+            ChangeAnswer::Done => Cancel::Cancelled,
+            ChangeAnswer::IsRunning => Cancel::AskedToStop,
+            ChangeAnswer::AlreadyFinished(state) => Cancel::AlreadyFinished(state),
+            ChangeAnswer::PayloadGone => Cancel::AlreadyFinished(State::Completed),
+            ChangeAnswer::Unknown => Cancel::Unknown,
+        })
+    }
+
+    /// Deletes the job.
+    ///
+    /// # Errors
+    ///
+    /// See [`Change`].
+    pub fn delete(&self) -> Result<Delete> {
+        Ok(match self.ask(ChangeKind::Delete)? {
+            ChangeAnswer::IsRunning => Delete::IsRunning,
+            ChangeAnswer::Unknown => Delete::Unknown,
+            _ => Delete::Deleted,
+        })
+    }
+
+    /// Lets it run as soon as it can: a dead or cancelled job comes back with fresh attempts, a
+    /// scheduled one does not wait any longer.
+    ///
+    /// # Errors
+    ///
+    /// See [`Change`].
+    pub fn retry(&self) -> Result<Changed> {
+        self.changed(ChangeKind::Retry)
+    }
+
+    /// Sets the time before which it does not run; brings a dead or cancelled job back to life.
+    ///
+    /// # Errors
+    ///
+    /// See [`Change`].
+    pub fn reschedule(&self, at: SystemTime) -> Result<Changed> {
+        self.changed(ChangeKind::Reschedule { due_ms: wall_ms(at) })
+    }
+
+    /// As [`reschedule`](Change::reschedule), counted from now.
+    ///
+    /// # Errors
+    ///
+    /// See [`Change`].
+    pub fn reschedule_after(&self, wait: Duration) -> Result<Changed> {
+        let due_ms = self.shared.clock.now().wall_ms.saturating_add_unsigned(millis(wait));
+        self.changed(ChangeKind::Reschedule { due_ms })
+    }
+
+    /// Sets the priority.
+    ///
+    /// # Errors
+    ///
+    /// See [`Change`].
+    pub fn set_priority(&self, priority: impl Into<Priority>) -> Result<Changed> {
+        self.changed(ChangeKind::SetPriority(priority.into()))
+    }
+
+    /// Moves it to another queue.
+    ///
+    /// # Errors
+    ///
+    /// See [`Change`]; [`Error::Invalid`] for the name.
+    pub fn move_to(&self, queue: &str) -> Result<Changed> {
+        check_name("queue name", queue)?;
+        self.changed(ChangeKind::MoveTo { queue: queue.to_owned() })
+    }
+
+    /// Completes it from outside with this output. If a handler runs it, that one loses its lease: it is
+    /// asked to stop and its answer will be refused.
+    ///
+    /// # Errors
+    ///
+    /// See [`Change`]; [`Error::Payload`] and [`Error::TooLarge`] (4 KiB) for the output.
+    pub fn complete<J: Job>(&self, output: &J::Output) -> Result<Changed> {
+        let bytes = <J::Format as Format<J::Output>>::encode(output).map_err(|e| Error::Payload {
+            what: "output",
+            kind: J::KIND.to_owned(),
+            reason: e.to_string(),
+        })?;
+        let limit = crate::job::INLINE_OUTPUT_MAX as u64;
+        if bytes.len() as u64 > limit {
+            let remedy = "an output given from outside must be small";
+            return Err(Error::TooLarge { what: "output", size: bytes.len() as u64, limit, remedy });
+        }
+        self.changed(ChangeKind::Complete { output: Content::Inline(bytes) })
+    }
+
+    fn changed(&self, wish: ChangeKind) -> Result<Changed> {
+        Ok(match self.ask(wish)? {
+            ChangeAnswer::Done => Changed::Done,
+            ChangeAnswer::IsRunning => Changed::IsRunning,
+            ChangeAnswer::AlreadyFinished(state) => Changed::AlreadyFinished(state),
+            ChangeAnswer::PayloadGone => Changed::PayloadGone,
+            ChangeAnswer::Unknown => Changed::Unknown,
+        })
+    }
+
+    fn ask(&self, wish: ChangeKind) -> Result<ChangeAnswer> {
+        let id = self.id;
+        self.shared.ask(|reply| Command::Change { id, wish, reply })
+    }
+}
+
+/// Controls of one queue; see [`Engine::queue`]. What is set here is stored and outlives restarts.
+#[derive(Debug)]
+pub struct QueueControl<'e> {
+    pub(crate) engine: &'e Engine,
+    pub(crate) name: String,
+}
+
+/// What a purge deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PurgeReport {
+    /// Dead jobs deleted.
+    pub deleted: u64,
+}
+
+impl<'e> QueueControl<'e> {
+    pub(super) fn new(engine: &'e Engine, name: &str) -> QueueControl<'e> {
+        QueueControl { engine, name: name.to_owned() }
+    }
+
+    /// Starts no more jobs of this queue; those that run go on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] for the name; [`Error::Closed`]; [`Error::Refused`] after a failed write.
+    pub fn pause(&self) -> Result<()> {
+        self.set(Some(true), None)
+    }
+
+    /// Goes on.
+    ///
+    /// # Errors
+    ///
+    /// As [`pause`](QueueControl::pause).
+    pub fn resume(&self) -> Result<()> {
+        self.set(Some(false), None)
+    }
+
+    /// Runs at most this many jobs of the queue at a time (at least 1); `None`: as the program configured
+    /// it. Jobs on their way to a handler count.
+    ///
+    /// # Errors
+    ///
+    /// As [`pause`](QueueControl::pause).
+    pub fn set_concurrency(&self, most: Option<u32>) -> Result<()> {
+        if most == Some(0) {
+            return Err(Error::Invalid {
+                what: "concurrency of a queue",
+                found: "0".to_owned(),
+                rule: "it is at least 1; use `pause` to stop a queue".to_owned(),
+            });
+        }
+        self.set(None, Some(most))
+    }
+
+    /// Deletes all dead jobs of the queue.
+    ///
+    /// # Errors
+    ///
+    /// As [`pause`](QueueControl::pause).
+    pub fn purge_dead(&self) -> Result<PurgeReport> {
+        let queue = self.name.clone();
+        let deleted = self.engine.shared.ask(|reply| Command::PurgeDead { queue, reply })?;
+        Ok(PurgeReport { deleted })
+    }
+
+    /// Waits until no job of the queue waits or runs; see [`Engine::wait_until_idle`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`]; [`Error::Refused`] after a failed write.
+    pub fn wait_until_idle(&self, within: Duration) -> Result<bool> {
+        let queue = Some(self.name.clone());
+        Ok(self.engine.shared.ask_within(within, |reply| Command::WaitIdle { queue, reply })?.is_some())
+    }
+
+    fn set(&self, paused: Option<bool>, concurrency: Option<Option<u32>>) -> Result<()> {
+        check_name("queue name", &self.name)?;
+        let name = self.name.clone();
+        self.engine.shared.ask(|reply| Command::SetQueue { name, paused, concurrency, reply })
+    }
+}

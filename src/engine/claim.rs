@@ -1,0 +1,142 @@
+//! Jobs for people with their own threads.
+
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use super::command::{Command, Reply};
+use super::handout::{Asked, Bytes, HandOut};
+use super::{Engine, Shared};
+use crate::error::{Error, Result};
+use crate::job::{ClaimNumber, Content, Format, INLINE_OUTPUT_MAX, Job, JobId, Stop, StopKind, check_name, millis};
+use crate::ledger::Outcome;
+
+/// A job claimed by hand. Settle it with [`complete`](Claim::complete) or [`stop`](Claim::stop); dropped, it goes back,
+/// no attempt used. Without a [`heartbeat`](Claim::heartbeat) its lease lasts for the
+/// [lock timeout](crate::EngineBuilder::lock_timeout), 10 minutes unless set.
+#[derive(Debug)]
+#[must_use = "a dropped claim gives the job back"]
+pub struct Claim<J: Job> {
+    job: HandOut,
+    engine: Engine,
+    kind: PhantomData<fn() -> J>,
+}
+
+impl Engine {
+    /// Claims the next job of kind `J` in a queue for the calling thread; waits for one up to `wait`.
+    /// For programs that run their jobs on threads of their own; a kind with a handler here may be claimed as well.
+    ///
+    /// *Durability:* the claim is on stable storage when it returns.
+    ///
+    /// ```
+    /// # use jobsled::{Engine, job, rkyv};
+    /// # #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+    /// # struct Add { a: u32, b: u32 }
+    /// # job!(Add, kind = "add", output = u32);
+    /// # let engine = Engine::in_memory().open()?;
+    /// use std::time::Duration;
+    /// let handle = engine.enqueue(Add { a: 2, b: 3 })?;
+    /// let claim = engine.claim::<Add>("default", Duration::ZERO)?.expect("one job is ready");
+    /// let job = claim.job()?;
+    /// assert!(claim.complete(&(job.a + job.b))?);
+    /// assert_eq!(handle.wait()?, jobsled::Finished::Completed(5));
+    /// # Ok::<(), jobsled::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] for the queue name; [`Error::Draining`]; [`Error::Closed`];
+    /// [`Error::Refused`] after a failed write.
+    pub fn claim<J: Job>(&self, queue: &str, wait: Duration) -> Result<Option<Claim<J>>> {
+        check_name("queue name", queue)?;
+        let until = self.shared.clock.now().steady.saturating_add(wait);
+        let (kind, queue) = (J::KIND, queue.to_owned());
+        let job = self.shared.ask(|reply| Command::Claim { kind, queue, until, reply })?;
+        Ok(job.map(|job| Claim { job, engine: Engine::unguarded(self.shared.clone()), kind: PhantomData }))
+    }
+}
+
+impl<J: Job> Claim<J> {
+    /// The job's id.
+    pub fn id(&self) -> JobId {
+        self.job.id
+    }
+
+    /// The claim's number, for fencing outside systems.
+    pub fn number(&self) -> ClaimNumber {
+        ClaimNumber(self.job.claim)
+    }
+
+    /// Number of this attempt, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.job.attempt
+    }
+
+    /// The payload.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Payload`] if it is of another version or format; [`Error::Damaged`] if its file is.
+    pub fn job(&self) -> Result<J> {
+        let error = |reason: String| Error::Payload { what: "payload", kind: J::KIND.to_owned(), reason };
+        if self.job.version != J::VERSION && self.job.encoding != crate::job::Encoding::Json {
+            return Err(error(format!("has version {}, this program has {}", self.job.version, J::VERSION)));
+        }
+        let decode = |bytes: &[u8]| <J::Format as Format<J>>::decode(bytes).map_err(|e| error(e.to_string()));
+        match &self.job.payload {
+            Bytes::InEntry { entry, range } => decode(entry.get(range.clone()).unwrap_or_default()),
+            Bytes::InFile(file) => decode(&self.engine.shared.payloads.read(file)?),
+        }
+    }
+
+    /// A sign of life: the lease lasts for another lock timeout. False if it is lost, or the job was
+    /// cancelled: stop working on it.
+    pub fn heartbeat(&self) -> bool {
+        self.job.live.sign_of_life(self.engine.shared.clock.now().steady);
+        self.job.live.asked() == Asked::No
+    }
+
+    /// Completes the job. False if the lease was lost: the job has moved on and nothing changed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Payload`] if the output cannot be written (the job goes back); [`Error::Closed`];
+    /// [`Error::Refused`] or [`Error::Unknown`] after a failed write.
+    pub fn complete(self, output: &J::Output) -> Result<bool> {
+        let bytes = <J::Format as Format<J::Output>>::encode(output).map_err(|e| Error::Payload {
+            what: "output",
+            kind: J::KIND.to_owned(),
+            reason: e.to_string(),
+        })?;
+        let content = if bytes.len() <= INLINE_OUTPUT_MAX {
+            Content::Inline(bytes)
+        } else {
+            Content::File(self.engine.shared.payloads.store(&bytes)?)
+        };
+        self.settle(Outcome::Completed(content))
+    }
+
+    /// Ends this attempt without output: failed, snoozed, discarded or cancelled. False if the lease was lost.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`]; [`Error::Refused`] or [`Error::Unknown`] after a failed write.
+    pub fn stop(self, why: impl Into<Stop>) -> Result<bool> {
+        let outcome = match why.into().0 {
+            StopKind::Fail { error, retry_after } => Outcome::Failed { error, retry_after_ms: retry_after.map(millis) },
+            StopKind::Snooze(wait) => Outcome::Snoozed { for_ms: millis(wait) },
+            StopKind::Discard(why) => Outcome::Discarded(why),
+            StopKind::Cancel(why) => Outcome::Cancelled(why),
+            StopKind::Asked => Outcome::GivenBack { started: true },
+        };
+        self.settle(outcome)
+    }
+
+    fn settle(self, outcome: Outcome) -> Result<bool> {
+        let Claim { job, engine, .. } = self;
+        let shared: &Shared = &engine.shared;
+        shared.check_process()?;
+        let (reply, answer) = Reply::new();
+        job.settle_and_ask(outcome, 0, reply);
+        shared.wait(&answer)
+    }
+}

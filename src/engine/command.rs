@@ -1,0 +1,157 @@
+//! All that can be asked of the writer: one closed list of what wakes it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::handout::{HandOut, Live};
+use crate::error::{Error, Result};
+use crate::job::{DeadReason, JobId, NewJob, State};
+use crate::journal::EntryBytes;
+use crate::ledger::{
+    ChangeAnswer, ChangeKind, Counters, Filter, Outcome, Page, Placed, QueueView, Row,
+};
+
+/// A one-place slot for an answer. Sending never blocks; a caller that went away is no error.
+#[derive(Debug)]
+pub(crate) struct Reply<T>(Sender<Result<T>>);
+
+impl<T> Reply<T> {
+    pub(crate) fn new() -> (Reply<T>, Receiver<Result<T>>) {
+        let (send, receive) = bounded(1);
+        (Reply(send), receive)
+    }
+
+    pub(crate) fn send(self, answer: Result<T>) {
+        // The slot is empty, so this can only fail when nobody waits any more.
+        let _ = self.0.try_send(answer);
+    }
+}
+
+#[derive(Debug)]
+pub(crate) enum Command {
+    Enqueue { jobs: Vec<NewJob>, reply: Reply<Vec<Placed>> },
+    /// From a worker. Answers nothing: the worker has gone on.
+    Settle(Settle),
+    Change { id: JobId, wish: ChangeKind, reply: Reply<ChangeAnswer> },
+    SetQueue { name: String, paused: Option<bool>, concurrency: Option<Option<u32>>, reply: Reply<()> },
+    PurgeDead { queue: String, reply: Reply<u64> },
+    /// For a caller with its own thread, who waits until `until` (steady time).
+    Claim { kind: &'static str, queue: String, until: Duration, reply: Reply<Option<HandOut>> },
+    Look { id: JobId, reply: Reply<Option<Row>> },
+    FindKey { kind: String, key: String, reply: Reply<Option<JobId>> },
+    List { filter: Filter, from: JobId, rows_max: usize, reply: Reply<Page> },
+    Details { id: JobId, reply: Reply<Option<Details>> },
+    Snapshot { reply: Reply<Snapshot> },
+    /// Answered when the job has ended; at once if it has.
+    Wait { id: JobId, token: u64, reply: Reply<Ending> },
+    /// The caller of that `Wait` went away.
+    StopWaiting { id: JobId, token: u64 },
+    /// What a running job shows of itself.
+    Watch { id: JobId, reply: Reply<Option<Arc<Live>>> },
+    /// Answered when no job waits or runs (in a queue).
+    WaitIdle { queue: Option<String>, reply: Reply<()> },
+    /// Answered when so many jobs have finished since the store was made.
+    WaitFinished { count: u64, reply: Reply<()> },
+    /// Jobs in somebody's hands.
+    Running { reply: Reply<Vec<JobId>> },
+    /// Claim no more; answered when nothing runs.
+    Drain { reply: Reply<()> },
+    /// Drain, ask all handlers to stop, give back at `until` what still runs, close.
+    Shutdown { until: Duration, reply: Reply<u64> },
+    /// The clock was moved, or a place became free.
+    Wake,
+}
+
+/// How an attempt ended.
+#[derive(Debug)]
+pub(crate) struct Settle {
+    pub(crate) id: JobId,
+    pub(crate) claim: u64,
+    pub(crate) outcome: Outcome,
+    pub(crate) ran_us: u64,
+    /// Told the caller: whether the lease still held (for claims by hand).
+    pub(crate) reply: Option<Reply<bool>>,
+}
+
+impl Command {
+    /// Answers with an error.
+    pub(crate) fn refuse(self, error: impl Fn() -> Error) {
+        match self {
+            Command::Enqueue { reply, .. } => reply.send(Err(error())),
+            Command::Settle(settle) => {
+                if let Some(reply) = settle.reply {
+                    reply.send(Err(error()));
+                }
+            }
+            Command::Change { reply, .. } => reply.send(Err(error())),
+            Command::SetQueue { reply, .. } | Command::WaitIdle { reply, .. } => reply.send(Err(error())),
+            Command::WaitFinished { reply, .. } | Command::Drain { reply } => reply.send(Err(error())),
+            Command::PurgeDead { reply, .. } | Command::Shutdown { reply, .. } => reply.send(Err(error())),
+            Command::Claim { reply, .. } => reply.send(Err(error())),
+            Command::Look { reply, .. } => reply.send(Err(error())),
+            Command::FindKey { reply, .. } => reply.send(Err(error())),
+            Command::List { reply, .. } => reply.send(Err(error())),
+            Command::Details { reply, .. } => reply.send(Err(error())),
+            Command::Snapshot { reply } => reply.send(Err(error())),
+            Command::Wait { reply, .. } => reply.send(Err(error())),
+            Command::Running { reply } => reply.send(Err(error())),
+            Command::Watch { reply, .. } => reply.send(Err(error())),
+            Command::Wake | Command::StopWaiting { .. } => {}
+        }
+    }
+
+    /// Jobs and payload bytes that the command brings, for the bounds of inbox and group.
+    pub(crate) fn weight(&self) -> (usize, usize) {
+        match self {
+            Command::Enqueue { jobs, .. } => {
+                (jobs.len(), jobs.iter().map(|job| job.payload.inline_len() + 128).sum())
+            }
+            _ => (0, 64),
+        }
+    }
+}
+
+/// A frame of an entry, to be read on the caller's thread.
+#[derive(Clone, Debug)]
+pub(crate) struct FrameAt {
+    pub(crate) entry: EntryBytes,
+    pub(crate) offset: u16,
+}
+
+/// A job with its frames on disk.
+#[derive(Clone, Debug)]
+pub(crate) struct Details {
+    pub(crate) row: Row,
+    pub(crate) base: FrameAt,
+    pub(crate) history: Option<FrameAt>,
+}
+
+/// How a job ended.
+#[derive(Clone, Debug)]
+pub(crate) struct Ending {
+    /// `None`: the job is not there (any more).
+    pub(crate) state: Option<State>,
+    pub(crate) dead_reason: Option<DeadReason>,
+    pub(crate) history: Option<FrameAt>,
+}
+
+/// Figures of one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) counters: Counters,
+    pub(crate) queues: Vec<QueueView>,
+    pub(crate) running: usize,
+    pub(crate) held_keys: usize,
+    pub(crate) late_answers: u64,
+    pub(crate) journal_bytes: u64,
+    pub(crate) live_bytes: u64,
+    pub(crate) backlog_bytes: u64,
+    pub(crate) bytes_on_disk: u64,
+    pub(crate) groups: u64,
+    pub(crate) syncs: u64,
+    pub(crate) now_ms: i64,
+    pub(crate) epoch: u64,
+    pub(crate) clock_trusted: bool,
+}

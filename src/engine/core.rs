@@ -1,0 +1,268 @@
+//! Everything the writer owns, in one place; no thread in it.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::clock_watch::ClockWatch;
+use super::command::{Command, Ending, Reply};
+use super::events::{Hub, What};
+use super::handout::{HandOut, HandOuts, Live};
+use super::inbox::Inbox;
+use super::places::Places;
+use super::reader::Reader;
+use super::recorder::Recorder;
+use super::watchdog::Watchdog;
+use crate::clock::{Clock, Now};
+use crate::error::Error;
+use crate::job::{JobId, Priority};
+use crate::journal::{Chain, Draft, Geometry, Journal, Payloads, Witness};
+use crate::ledger::{Ledger, QueueIx};
+use crate::sys::lock::StoreLock;
+
+/// What the writer has of the store besides the journal.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    /// `None` for an engine in memory.
+    pub(crate) dir: Option<PathBuf>,
+    pub(crate) witness: Option<Witness>,
+    pub(crate) payloads: Arc<Payloads>,
+    pub(crate) recorder: Arc<Recorder>,
+    pub(crate) lock: Option<StoreLock>,
+}
+
+/// Bounds and times of an engine.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    /// After a handler was asked to stop for a limit, how long until its lease is taken away.
+    pub(crate) stop_grace: Duration,
+    /// How long a claim by hand lasts without a heartbeat.
+    pub(crate) lock_timeout: Duration,
+    /// Free bytes below which new jobs are refused.
+    pub(crate) disk_floor: u64,
+}
+
+/// A pool as the writer knows it.
+pub(crate) struct PoolLink {
+    pub(crate) outs: Arc<HandOuts>,
+    pub(crate) slots: usize,
+    /// Most jobs claimed ahead of free slots.
+    pub(crate) ahead_max: usize,
+    /// Starts a thread in place of one that hangs; false when it may not (any more).
+    pub(crate) replace_slot: Box<dyn Fn() -> bool + Send>,
+    /// Claimed for the pool and not settled.
+    pub(super) outstanding: usize,
+    /// How many jobs are claimed ahead now; grows and shrinks with what the pool begins per sync.
+    pub(super) ahead: usize,
+    /// Handed out, in order of their claims; those that began are dropped from the ends when met.
+    pub(super) handed: VecDeque<(QueueIx, Priority, Arc<Live>)>,
+}
+
+impl PoolLink {
+    pub(crate) fn new(
+        outs: Arc<HandOuts>,
+        slots: usize,
+        ahead_max: usize,
+        replace_slot: Box<dyn Fn() -> bool + Send>,
+    ) -> PoolLink {
+        PoolLink { outs, slots, ahead_max, replace_slot, outstanding: 0, ahead: 0, handed: VecDeque::new() }
+    }
+}
+
+/// A job in somebody's hands.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) claim: u64,
+    /// `None`: claimed by hand.
+    pub(super) pool: Option<usize>,
+    pub(super) place: u32,
+    pub(super) live: Arc<Live>,
+}
+
+/// What the engine still does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    Open,
+    /// Finishes what runs, claims no more.
+    Draining,
+    /// Draining, and at this steady time whatever still runs is given back.
+    Closing { until: Duration },
+    Closed,
+}
+
+/// Whether the group that an answer waits for reached the disk.
+pub(super) enum Fate<'a> {
+    Synced,
+    /// Nothing of the group was written.
+    Refused(&'a str),
+    /// Perhaps some of it was.
+    Unknown(&'a str),
+}
+
+impl Fate<'_> {
+    pub(super) fn of<T>(&self, answer: T) -> Result<T, Error> {
+        match self {
+            Fate::Synced => Ok(answer),
+            Fate::Refused(cause) => Err(Error::Refused { cause: (*cause).to_owned() }),
+            Fate::Unknown(cause) => Err(Error::Unknown { cause: (*cause).to_owned() }),
+        }
+    }
+}
+
+pub(super) type Answer = Box<dyn FnOnce(&Fate<'_>) + Send>;
+
+/// A caller that wants a job for its own thread.
+#[derive(Debug)]
+pub(super) struct HandClaim {
+    pub(super) kind: &'static str,
+    pub(super) queue: String,
+    pub(super) until: Duration,
+    pub(super) reply: Reply<Option<HandOut>>,
+}
+
+/// What a step has to do once it is synced.
+#[derive(Default)]
+pub(super) struct Pending {
+    pub(super) answers: Vec<Answer>,
+    pub(super) claims: Vec<(JobId, Target)>,
+    pub(super) changes: Vec<(JobId, What, Arc<str>, Arc<str>)>,
+    pub(super) ended: Vec<JobId>,
+    /// Reads of frames, done once everything is on disk.
+    pub(super) reads: Vec<Command>,
+    pub(super) files: Vec<u128>,
+    pub(super) places: Vec<u32>,
+}
+
+/// Who gets a claimed job.
+pub(super) enum Target {
+    Pool(usize),
+    Hand(Reply<Option<HandOut>>),
+}
+
+/// Replies that wait for the state to become something.
+#[derive(Default)]
+pub(super) struct Waiters {
+    pub(super) jobs: HashMap<JobId, Vec<(u64, Reply<Ending>)>>,
+    pub(super) idle: Vec<(Option<String>, Reply<()>)>,
+    pub(super) finished: Vec<(u64, Reply<()>)>,
+    pub(super) drained: Vec<Reply<()>>,
+    pub(super) closed: Vec<Reply<u64>>,
+}
+
+/// The engine without its threads.
+pub(crate) struct Core {
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) now: Now,
+    pub(super) watch: ClockWatch,
+    pub(super) ledger: Ledger,
+    pub(super) journal: Option<Box<dyn Journal>>,
+    pub(super) geometry: Geometry,
+    pub(super) chain: Chain,
+    pub(super) draft: Draft,
+    pub(super) reader: Reader,
+    /// Oldest position needed as of the newest synced group.
+    pub(super) tail: u64,
+    /// Entries that synced groups made obsolete.
+    pub(super) removals: VecDeque<u64>,
+    pub(super) disk: Disk,
+    pub(super) limits: Limits,
+    pub(super) pools: Vec<PoolLink>,
+    pub(super) running: HashMap<JobId, Run>,
+    /// Those of `running` that have a time limit or stall timeout.
+    pub(super) limited: HashSet<JobId>,
+    pub(super) hand_claims: Vec<HandClaim>,
+    pub(super) places: Places,
+    pub(super) inbox: Inbox,
+    pub(super) hub: Arc<Hub>,
+    pub(super) pending: Pending,
+    pub(super) waiters: Waiters,
+    pub(super) mode: Mode,
+    /// Why nothing can be written any more.
+    pub(super) poisoned: Option<String>,
+    pub(super) given_back: u64,
+    pub(super) late_answers: u64,
+    pub(super) groups: u64,
+    pub(super) syncs: u64,
+    pub(super) jitter_seed: u64,
+    pub(super) free_space: FreeSpace,
+    pub(super) watchdog: Arc<Watchdog>,
+}
+
+/// Free space on the store's disk, looked at now and then.
+#[derive(Debug, Default)]
+pub(super) struct FreeSpace {
+    pub(super) free: u64,
+    pub(super) looked_at: Option<Duration>,
+    pub(super) written_since: u64,
+}
+
+impl Core {
+    /// Whether the engine is closed and the writer can end.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.mode == Mode::Closed
+    }
+
+    pub(crate) fn poison_cause(&self) -> Option<&str> {
+        self.poisoned.as_deref()
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// How long the writer may sleep if no command comes; `None`: for ever.
+    pub(crate) fn sleep_at_most(&self) -> Option<Duration> {
+        if self.poisoned.is_some() {
+            return None;
+        }
+        let now = self.clock.now();
+        let by_wall = self.ledger.next_due_ms().map(|due_ms| {
+            let ahead_ms = u64::try_from(due_ms.saturating_sub(now.wall_ms)).unwrap_or(0);
+            match Duration::from_millis(ahead_ms) {
+                // Due, and not done: it waits for trust in the clock.
+                Duration::ZERO => self.watch.until_trusted(now),
+                ahead => ahead.min(super::clock_watch::LOOK_EVERY),
+            }
+        });
+        let hand = self.hand_claims.iter().map(|claim| claim.until.saturating_sub(now.steady));
+        let limits = self.limited.iter().filter_map(|id| self.next_limit(*id));
+        let closing = match self.mode {
+            Mode::Closing { until } => Some(until.saturating_sub(now.steady)),
+            _ => None,
+        };
+        by_wall.into_iter().chain(hand).chain(limits.map(|at| at.saturating_sub(now.steady))).chain(closing).min()
+    }
+
+    /// Whether there is clean-up to do while nobody asks for anything.
+    pub(crate) fn wants_idle_step(&self) -> bool {
+        // A few dead entries can wait for the next group; an own sync for each would be a waste.
+        const WORTH_A_SYNC: usize = 8;
+        self.poisoned.is_none()
+            && self.mode != Mode::Closed
+            && (self.removals.len() >= WORTH_A_SYNC || self.ledger.wants_compaction())
+    }
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core").field("mode", &self.mode).field("chain", &self.chain).finish_non_exhaustive()
+    }
+}
+
+/// Commands that one group takes at most, and payload bytes: about what one sync may carry.
+pub(crate) const GROUP_COMMANDS_MAX: usize = 8_192;
+pub(crate) const GROUP_BYTES_MAX: usize = 384 * 1024;
+
+/// Takes what is waiting, up to the bounds of a group.
+pub(crate) fn drain(first: Option<Command>, mut more: impl FnMut() -> Option<Command>) -> Vec<Command> {
+    let mut bytes = 0;
+    let mut commands = Vec::new();
+    let mut next = first.or_else(&mut more);
+    while let Some(command) = next {
+        bytes += command.weight().1;
+        commands.push(command);
+        next = if commands.len() < GROUP_COMMANDS_MAX && bytes < GROUP_BYTES_MAX { more() } else { None };
+    }
+    commands
+}

@@ -1,0 +1,258 @@
+//! What follows once a group is synced: answers, hand-outs, news.
+
+use super::command::{Command, Details, Ending, FrameAt, Snapshot};
+use super::core::{Core, Fate, Mode, Target};
+use super::handout::{Bytes, HandOut};
+use crate::error::{Error, Result};
+use crate::job::JobId;
+use crate::journal::event_at;
+use crate::ledger::{Event, Payload, Place};
+
+impl Core {
+    /// Nothing in here may be seen before the group was synced; nothing blocks on anybody.
+    pub(super) fn effects(&mut self) -> Result<()> {
+        let pending = std::mem::take(&mut self.pending);
+        pending.answers.into_iter().for_each(|answer| answer(&Fate::Synced));
+        self.hand_out(pending.claims)?;
+        for id in pending.ended {
+            self.tell_waiters(id)?;
+        }
+        for command in pending.reads {
+            self.read_frames(command)?;
+        }
+        for (id, what, kind, queue) in pending.changes {
+            self.hub.publish(id, what, kind, queue, self.now.wall_ms);
+        }
+        for file in pending.files {
+            if let Err(error) = self.disk.payloads.remove(file) {
+                log::warn!("{error}; the file is left over until the next opening");
+            }
+        }
+        // The settles are synced, so the recorder may forget these claims.
+        pending.places.into_iter().for_each(|place| self.places.give_back(place));
+        self.tell_state_waiters();
+        Ok(())
+    }
+
+    fn hand_out(&mut self, claims: Vec<(JobId, Target)>) -> Result<()> {
+        let mut for_pools: Vec<Vec<HandOut>> = self.pools.iter().map(|_| Vec::new()).collect();
+        for (id, target) in claims {
+            // Taken back in the same group.
+            if !self.running.contains_key(&id) {
+                if let Target::Hand(reply) = target {
+                    reply.send(Ok(None));
+                }
+                continue;
+            }
+            let job = self.handout(id)?;
+            match target {
+                Target::Hand(reply) => {
+                    self.disk.recorder.begin(job.epoch, job.place, job.id.number(), job.claim);
+                    reply.send(Ok(Some(job)));
+                }
+                Target::Pool(pool) => {
+                    if let Some(jobs) = for_pools.get_mut(pool) {
+                        jobs.push(job);
+                    }
+                }
+            }
+        }
+        for (pool, jobs) in self.pools.iter().zip(for_pools) {
+            if !jobs.is_empty() {
+                pool.outs.fill(jobs);
+            }
+        }
+        Ok(())
+    }
+
+    fn handout(&mut self, id: JobId) -> Result<HandOut> {
+        let bug = || Error::Bug(format!("job {id} was claimed and is not running"));
+        let run = self.running.get(&id).ok_or_else(bug)?;
+        let (claim, place, live) = (run.claim, run.place, run.live.clone());
+        let base = self.ledger.record(id).ok_or_else(bug)?.base;
+        let entry = self.entry(base.position)?;
+        let event = event_at(&entry, base.offset).map_err(|e| super::step::unreadable(base.position, &e))?;
+        let (Event::Enqueued(job) | Event::Carried(job, ..)) = event else { return Err(bug()) };
+        let payload = match job.payload {
+            Payload::File(file) => Bytes::InFile(file),
+            Payload::Inline(bytes) => Bytes::InEntry { entry: entry.clone(), range: range_in(&entry, bytes) },
+            Payload::Gone => return Err(bug()),
+        };
+        let (version, encoding) = (job.version, job.encoding);
+        let record = self.ledger.record(id).ok_or_else(bug)?;
+        let (kind, queue) = self.ledger.shared_names(record);
+        Ok(HandOut {
+            id,
+            claim,
+            kind,
+            queue,
+            version,
+            encoding,
+            priority: record.priority,
+            attempt: record.attempt,
+            failures: record.failures,
+            attempts_max: self.ledger.policy(record).attempts_max,
+            crashes: record.crashes,
+            payload,
+            place,
+            epoch: self.chain.epoch,
+            live,
+            inbox: self.inbox.clone(),
+            settled: false,
+        })
+    }
+
+    fn tell_waiters(&mut self, id: JobId) -> Result<()> {
+        let Some(waiting) = self.waiters.jobs.remove(&id) else { return Ok(()) };
+        let ending = self.ending(id)?;
+        if ending.state.is_some_and(|state| !state.is_finished()) {
+            self.waiters.jobs.insert(id, waiting); // brought back to life in the same group
+            return Ok(());
+        }
+        waiting.into_iter().for_each(|(_, reply)| reply.send(Ok(ending.clone())));
+        Ok(())
+    }
+
+    fn tell_state_waiters(&mut self) {
+        if !self.waiters.idle.is_empty() {
+            let waiting = std::mem::take(&mut self.waiters.idle);
+            for (queue, reply) in waiting {
+                if self.ledger.is_idle(queue.as_deref()) {
+                    reply.send(Ok(()));
+                } else {
+                    self.waiters.idle.push((queue, reply));
+                }
+            }
+        }
+        if !self.waiters.finished.is_empty() {
+            let c = self.ledger.counters();
+            let finished = c.completed + c.cancelled + c.died;
+            let waiting = std::mem::take(&mut self.waiters.finished);
+            for (count, reply) in waiting {
+                if finished >= count {
+                    reply.send(Ok(()));
+                } else {
+                    self.waiters.finished.push((count, reply));
+                }
+            }
+        }
+        if self.running.is_empty() && self.mode != Mode::Open {
+            self.waiters.drained.drain(..).for_each(|reply| reply.send(Ok(())));
+        }
+    }
+
+    /// How a job ended; its frames are read by whoever asked.
+    fn ending(&mut self, id: JobId) -> Result<Ending> {
+        let Some(record) = self.ledger.record(id) else {
+            return Ok(Ending { state: None, dead_reason: None, history: None });
+        };
+        let state = self.ledger.state(record);
+        let (dead_reason, place) = (crate::ledger::Ledger::dead_reason(record), record.history());
+        Ok(Ending { state: Some(state), dead_reason, history: self.frame(place)? })
+    }
+
+    fn frame(&mut self, place: Option<Place>) -> Result<Option<FrameAt>> {
+        let Some(place) = place else { return Ok(None) };
+        Ok(Some(FrameAt { entry: self.entry(place.position)?, offset: place.offset }))
+    }
+
+    /// Commands that only read. Their answers wait for the group too: what they saw of it must not be
+    /// told before it is durable. Frames are read when the group is synced.
+    pub(super) fn look_up(&mut self, command: Command) {
+        match command {
+            Command::Look { id, reply } => {
+                let row = self.ledger.record(id).map(|record| self.ledger.row(id, record));
+                self.answer(move |fate| reply.send(fate.of(row)));
+            }
+            Command::FindKey { kind, key, reply } => {
+                let id = self.ledger.key_holder(&kind, &key, self.now.wall_ms);
+                self.answer(move |fate| reply.send(fate.of(id)));
+            }
+            Command::List { filter, from, rows_max, reply } => {
+                /// Jobs that one page looks at, matching or not.
+                const LOOKED_MAX: usize = 50_000;
+                let page = self.ledger.list(&filter, from, rows_max, LOOKED_MAX);
+                self.answer(move |fate| reply.send(fate.of(page)));
+            }
+            Command::Snapshot { reply } => {
+                let snapshot = self.snapshot();
+                self.answer(move |fate| reply.send(fate.of(snapshot)));
+            }
+            Command::Running { reply } => {
+                let mut ids: Vec<JobId> = self.running.keys().copied().collect();
+                ids.sort_unstable();
+                self.answer(move |fate| reply.send(fate.of(ids)));
+            }
+            Command::Watch { id, reply } => {
+                let live = self.running.get(&id).map(|run| run.live.clone());
+                self.answer(move |fate| reply.send(fate.of(live)));
+            }
+            Command::WaitIdle { queue, reply } => self.waiters.idle.push((queue, reply)),
+            Command::WaitFinished { count, reply } => self.waiters.finished.push((count, reply)),
+            Command::Details { .. } | Command::Wait { .. } | Command::StopWaiting { .. } => {
+                self.pending.reads.push(command);
+            }
+            other => other.refuse(|| Error::Bug("a command was not understood".to_owned())),
+        }
+    }
+
+    /// Reads that need frames, once everything is on disk.
+    pub(super) fn read_frames(&mut self, command: Command) -> Result<()> {
+        match command {
+            Command::Details { id, reply } => {
+                let Some(record) = self.ledger.record(id) else {
+                    reply.send(Ok(None));
+                    return Ok(());
+                };
+                let (base, history) = (record.base, record.history());
+                let row = self.ledger.row(id, record);
+                let base = FrameAt { entry: self.entry(base.position)?, offset: base.offset };
+                let history = self.frame(history)?;
+                reply.send(Ok(Some(Details { row, base, history })));
+            }
+            Command::Wait { id, token, reply } => {
+                let running = self.ledger.record(id).is_some_and(|r| !self.ledger.state(r).is_finished());
+                if running {
+                    self.waiters.jobs.entry(id).or_default().push((token, reply));
+                } else {
+                    reply.send(self.ending(id));
+                }
+            }
+            Command::StopWaiting { id, token } => {
+                if let Some(waiting) = self.waiters.jobs.get_mut(&id) {
+                    waiting.retain(|(t, _)| *t != token);
+                    if waiting.is_empty() {
+                        self.waiters.jobs.remove(&id);
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            counters: self.ledger.counters(),
+            queues: self.ledger.queue_views(),
+            running: self.ledger.running(),
+            held_keys: self.ledger.held_keys(),
+            late_answers: self.late_answers,
+            journal_bytes: self.ledger.space().total_bytes(),
+            live_bytes: self.ledger.space().live_bytes(),
+            backlog_bytes: self.ledger.backlog_bytes(),
+            bytes_on_disk: self.journal.as_ref().map_or(0, |journal| journal.bytes_on_disk()),
+            groups: self.groups,
+            syncs: self.syncs,
+            now_ms: self.now.wall_ms,
+            epoch: self.chain.epoch,
+            clock_trusted: self.watch.until_trusted(self.now).is_zero(),
+        }
+    }
+}
+
+/// Where `part` lies in `whole`. It was sliced out of it.
+fn range_in(whole: &[u8], part: &[u8]) -> std::ops::Range<usize> {
+    let start = (part.as_ptr() as usize).saturating_sub(whole.as_ptr() as usize);
+    start..start + part.len()
+}

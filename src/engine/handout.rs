@@ -1,0 +1,355 @@
+//! A claimed job on its way to a handler, and what writer and handler share about it.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::command::{Command, Settle};
+use super::inbox::Inbox;
+use crate::job::{Encoding, JobId, PayloadRef, Priority};
+use crate::journal::EntryBytes;
+use crate::ledger::Outcome;
+
+/// A payload: in place in an entry, or in a file of its own.
+#[derive(Clone, Debug)]
+pub(crate) enum Bytes {
+    InEntry { entry: EntryBytes, range: Range<usize> },
+    InFile(PayloadRef),
+}
+
+/// A claimed job. Whoever holds it settles it; if it is dropped instead, the job goes back unharmed.
+#[derive(Debug)]
+pub(crate) struct HandOut {
+    pub(crate) id: JobId,
+    pub(crate) claim: u64,
+    pub(crate) kind: Arc<str>,
+    pub(crate) queue: Arc<str>,
+    pub(crate) version: u16,
+    pub(crate) encoding: Encoding,
+    pub(crate) priority: Priority,
+    /// Number of this attempt, from 1.
+    pub(crate) attempt: u32,
+    pub(crate) failures: u16,
+    pub(crate) attempts_max: u16,
+    pub(crate) crashes: u8,
+    pub(crate) payload: Bytes,
+    /// Place in the flight recorder.
+    pub(crate) place: u32,
+    pub(crate) epoch: u64,
+    pub(crate) live: Arc<Live>,
+    pub(crate) inbox: Inbox,
+    /// Set once its end was told.
+    pub(crate) settled: bool,
+}
+
+impl HandOut {
+    /// Tells the writer how it ended.
+    pub(crate) fn settle(mut self, outcome: Outcome, ran_us: u64) {
+        self.send(outcome, ran_us, None);
+    }
+
+    pub(crate) fn settle_and_ask(mut self, outcome: Outcome, ran_us: u64, reply: super::Reply<bool>) {
+        self.send(outcome, ran_us, Some(reply));
+    }
+
+    fn send(&mut self, outcome: Outcome, ran_us: u64, reply: Option<super::Reply<bool>>) {
+        self.settled = true;
+        self.live.end();
+        let settle = Settle { id: self.id, claim: self.claim, outcome, ran_us, reply };
+        self.inbox.send_unbounded(Command::Settle(settle));
+    }
+}
+
+impl Drop for HandOut {
+    fn drop(&mut self) {
+        // A job that was taken back belongs to the writer again.
+        if !self.settled && self.live.stage() != Stage::TakenBack {
+            let started = self.live.stage() != Stage::Waiting;
+            self.send(Outcome::GivenBack { started }, 0, None);
+        }
+    }
+}
+
+/// Where a handed-out job is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Waiting,
+    Started,
+    TakenBack,
+    Ended,
+}
+
+/// Why a handler is asked to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    No,
+    Cancelled,
+    TimeLimit,
+    Stalled,
+    Shutdown,
+    LeaseLost,
+}
+
+/// What writer and handler share about one attempt. Atomics only: neither waits for the other.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) id: JobId,
+    pub(crate) claim: u64,
+    pub(crate) time_limit_ms: u64,
+    pub(crate) stall_timeout_ms: u64,
+    stage: AtomicU8,
+    asked: AtomicU8,
+    reason: Mutex<String>,
+    /// Steady milliseconds; 0 before.
+    started_at: AtomicU64,
+    alive_at: AtomicU64,
+    asked_at: AtomicU64,
+    /// The writer gave up on it: its thread was replaced.
+    abandoned: AtomicBool,
+    progress: Mutex<ProgressState>,
+    pause: Mutex<()>,
+    wake: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct ProgressState {
+    done: u64,
+    total: u64,
+    note: String,
+    announced_at: u64,
+}
+
+impl Live {
+    pub(crate) fn new(id: JobId, claim: u64, time_limit_ms: u64, stall_timeout_ms: u64) -> Live {
+        Live {
+            id,
+            claim,
+            time_limit_ms,
+            stall_timeout_ms,
+            stage: AtomicU8::new(Stage::Waiting as u8),
+            asked: AtomicU8::new(Asked::No as u8),
+            reason: Mutex::default(),
+            started_at: AtomicU64::new(0),
+            alive_at: AtomicU64::new(0),
+            asked_at: AtomicU64::new(0),
+            abandoned: AtomicBool::new(false),
+            progress: Mutex::default(),
+            pause: Mutex::new(()),
+            wake: Condvar::new(),
+        }
+    }
+
+    /// The handler takes it; false if the writer was faster.
+    pub(crate) fn start(&self, now: Duration) -> bool {
+        let now = ms(now);
+        self.started_at.store(now, Ordering::Relaxed);
+        self.alive_at.store(now, Ordering::Relaxed);
+        self.move_stage(Stage::Waiting, Stage::Started)
+    }
+
+    /// The writer takes it back; false if the handler was faster.
+    pub(crate) fn take_back(&self) -> bool {
+        self.move_stage(Stage::Waiting, Stage::TakenBack)
+    }
+
+    fn end(&self) {
+        self.stage.store(Stage::Ended as u8, Ordering::Release);
+    }
+
+    // AcqRel: whoever wins sees all that the other side wrote before, and nobody else may act.
+    fn move_stage(&self, from: Stage, to: Stage) -> bool {
+        self.stage.compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    pub(crate) fn stage(&self) -> Stage {
+        match self.stage.load(Ordering::Acquire) {
+            0 => Stage::Waiting,
+            1 => Stage::Started,
+            2 => Stage::TakenBack,
+            _ => Stage::Ended,
+        }
+    }
+
+    /// Asks the handler to stop. The first reason stays, except that a lost lease outdoes all.
+    pub(crate) fn ask(&self, why: Asked, reason: &str, now: Duration) {
+        let first = self.asked.compare_exchange(0, why as u8, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        if first {
+            reason.clone_into(&mut self.reason.lock());
+            self.asked_at.store(ms(now).max(1), Ordering::Release);
+        } else if why == Asked::LeaseLost {
+            self.asked.store(why as u8, Ordering::Release);
+        }
+        // Taken and released, so that a handler between its check and its wait is not missed.
+        drop(self.pause.lock());
+        self.wake.notify_all();
+    }
+
+    pub(crate) fn asked(&self) -> Asked {
+        match self.asked.load(Ordering::Acquire) {
+            0 => Asked::No,
+            1 => Asked::Cancelled,
+            2 => Asked::TimeLimit,
+            3 => Asked::Stalled,
+            4 => Asked::Shutdown,
+            _ => Asked::LeaseLost,
+        }
+    }
+
+    pub(crate) fn reason(&self) -> String {
+        self.reason.lock().clone()
+    }
+
+    /// When the handler began and when it last gave a sign of life, if it runs (steady ms).
+    pub(crate) fn times(&self) -> Option<(u64, u64)> {
+        (self.stage() == Stage::Started)
+            .then(|| (self.started_at.load(Ordering::Relaxed), self.alive_at.load(Ordering::Relaxed)))
+    }
+
+    pub(crate) fn asked_at(&self) -> Option<u64> {
+        Some(self.asked_at.load(Ordering::Acquire)).filter(|at| *at != 0)
+    }
+
+    pub(crate) fn sign_of_life(&self, now: Duration) {
+        self.alive_at.fetch_max(ms(now), Ordering::Relaxed);
+    }
+
+    pub(crate) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Acquire)
+    }
+
+    /// Notes progress; true if it is to be announced (at most ten times a second).
+    pub(crate) fn note_progress(&self, done: u64, total: u64, now: Duration) -> bool {
+        const BETWEEN_MS: u64 = 100;
+        let mut state = self.progress.lock();
+        state.done = done;
+        state.total = total;
+        let due = state.announced_at == 0 || ms(now) >= state.announced_at + BETWEEN_MS;
+        if due {
+            state.announced_at = ms(now).max(1);
+        }
+        due
+    }
+
+    pub(crate) fn note_text(&self, text: String) {
+        self.progress.lock().note = text;
+    }
+
+    /// Done, total and note.
+    pub(crate) fn progress(&self) -> (u64, u64, String) {
+        let state = self.progress.lock();
+        (state.done, state.total, state.note.clone())
+    }
+
+    /// Waits until asked to stop, or `until` says that it is over; `until` gets how long to wait at most.
+    pub(crate) fn pause_until(&self, mut left: impl FnMut() -> Option<Option<Duration>>) {
+        let mut guard = self.pause.lock();
+        while self.asked() == Asked::No
+            && let Some(wait) = left()
+        {
+            match wait {
+                Some(wait) => {
+                    self.wake.wait_for(&mut guard, wait);
+                }
+                None => self.wake.wait(&mut guard),
+            }
+        }
+    }
+
+    /// Wakes a paused handler to look at a clock that was moved.
+    pub(crate) fn nudge(&self) {
+        drop(self.pause.lock());
+        self.wake.notify_all();
+    }
+}
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The hand-out buffer of one pool: filled by the writer, emptied by the pool's slots.
+#[derive(Debug, Default)]
+pub(crate) struct HandOuts {
+    queue: Mutex<Waiting>,
+    filled: Condvar,
+    /// Jobs begun since the writer last looked: how fast the pool empties the buffer.
+    begun: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    jobs: VecDeque<HandOut>,
+    closed: bool,
+}
+
+impl HandOuts {
+    pub(crate) fn fill(&self, jobs: impl IntoIterator<Item = HandOut>) {
+        let mut queue = self.queue.lock();
+        if queue.closed {
+            return; // dropped, and so given back
+        }
+        let before = queue.jobs.len();
+        queue.jobs.extend(jobs);
+        let more = queue.jobs.len() - before;
+        drop(queue);
+        for _ in 0..more {
+            // Waking a thread that is not asleep costs nothing.
+            if !self.filled.notify_one() {
+                break;
+            }
+        }
+    }
+
+    /// The next job that was not taken back; `None` once closed.
+    pub(crate) fn next(&self) -> Option<HandOut> {
+        let mut queue = self.queue.lock();
+        loop {
+            if let Some(job) = queue.jobs.pop_front() {
+                if job.live.stage() == Stage::Waiting {
+                    return Some(job);
+                }
+                continue;
+            }
+            if queue.closed {
+                return None;
+            }
+            self.filled.wait(&mut queue);
+        }
+    }
+
+    /// The next job if there is one: for tests and for stepping without threads.
+    pub(crate) fn try_next(&self) -> Option<HandOut> {
+        let mut queue = self.queue.lock();
+        while let Some(job) = queue.jobs.pop_front() {
+            if job.live.stage() == Stage::Waiting {
+                return Some(job);
+            }
+        }
+        None
+    }
+
+    pub(crate) fn note_begun(&self) {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn take_begun(&self) -> usize {
+        self.begun.swap(0, Ordering::Relaxed)
+    }
+
+    /// Nothing more will come; what is still there is given back.
+    pub(crate) fn close(&self) {
+        let mut queue = self.queue.lock();
+        queue.closed = true;
+        let left = std::mem::take(&mut queue.jobs);
+        drop(queue);
+        drop(left);
+        self.filled.notify_all();
+    }
+}

@@ -1,0 +1,111 @@
+//! The way to the writer.
+//!
+//! New jobs are bounded, by number and bytes: a caller waits, or is told that it is full. What workers
+//! and people say about existing jobs is never held up: there are only so many of them.
+
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use parking_lot::{Condvar, Mutex};
+
+use super::command::Command;
+use crate::error::{Error, Result};
+
+/// What a blocking enqueue does when the inbox is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WhenFullRule {
+    Wait,
+    Refuse,
+}
+
+/// Sends commands to the writer; cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Inbox {
+    send: Sender<Command>,
+    gate: Arc<Gate>,
+}
+
+/// Counts the jobs that wait to be stored.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    waiting: Mutex<Load>,
+    freed: Condvar,
+    jobs_max: usize,
+    bytes_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Load {
+    jobs: usize,
+    bytes: usize,
+    closed: bool,
+}
+
+impl Inbox {
+    pub(crate) fn new(jobs_max: usize, bytes_max: usize) -> (Inbox, Receiver<Command>) {
+        let (send, receive) = unbounded();
+        let gate = Gate { waiting: Mutex::default(), freed: Condvar::new(), jobs_max, bytes_max };
+        (Inbox { send, gate: Arc::new(gate) }, receive)
+    }
+
+    /// Sends a command that brings new jobs; waits for room, or is refused.
+    pub(crate) fn send(&self, command: Command, when_full: WhenFullRule) -> Result<()> {
+        let (jobs, bytes) = command.weight();
+        self.gate.enter(jobs, bytes, when_full)?;
+        self.send.send(command).map_err(|_| Error::Closed)
+    }
+
+    /// Sends a command about what exists already. If the writer is gone, its reply slot is dropped
+    /// and that tells the caller.
+    pub(crate) fn send_unbounded(&self, command: Command) {
+        let _ = self.send.send(command);
+    }
+
+    pub(crate) fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+}
+
+impl Gate {
+    fn enter(&self, jobs: usize, bytes: usize, when_full: WhenFullRule) -> Result<()> {
+        let mut load = self.waiting.lock();
+        loop {
+            if load.closed {
+                return Err(Error::Closed);
+            }
+            // A command larger than the bound is let in alone.
+            let fits = load.jobs == 0 || (load.jobs + jobs <= self.jobs_max && load.bytes + bytes <= self.bytes_max);
+            if fits {
+                load.jobs += jobs;
+                load.bytes += bytes;
+                return Ok(());
+            }
+            match when_full {
+                WhenFullRule::Refuse => return Err(Error::Full { waiting: load.jobs, limit: self.jobs_max }),
+                WhenFullRule::Wait => self.freed.wait(&mut load),
+            }
+        }
+    }
+
+    /// The writer took these.
+    pub(crate) fn leave(&self, jobs: usize, bytes: usize) {
+        if jobs == 0 {
+            return;
+        }
+        let mut load = self.waiting.lock();
+        load.jobs = load.jobs.saturating_sub(jobs);
+        load.bytes = load.bytes.saturating_sub(bytes);
+        drop(load);
+        self.freed.notify_all();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.waiting.lock().closed
+    }
+
+    /// Nobody reads any more: whoever waits is told.
+    pub(crate) fn close(&self) {
+        self.waiting.lock().closed = true;
+        self.freed.notify_all();
+    }
+}

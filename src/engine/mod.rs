@@ -1,0 +1,50 @@
+//! The heart: one writer that turns commands into durable events, and the handle that people hold.
+//!
+//! Owns the step (drain, decide, append, sync, effects), the thread that calls it, recovery at
+//! opening, and the public calls. Knows jobs as records to hand out; must not know what a handler is
+//! or how one is run: that is `worker`, which sits on top.
+
+mod api;
+mod batch;
+mod change;
+mod claim;
+mod clock_watch;
+mod command;
+mod compact;
+mod core;
+mod effects;
+mod events;
+mod handle;
+mod handout;
+mod inbox;
+mod places;
+mod reader;
+mod recorder;
+mod recover;
+mod request;
+mod step;
+mod watchdog;
+mod writer;
+
+pub use api::{Drained, Engine, PoolHealth, ShutdownReport};
+pub use batch::Batch;
+pub use change::{Cancel, Change, Changed, Delete, PurgeReport, QueueControl};
+pub use claim::Claim;
+pub use events::{Event, Events, Subscription, Update, What};
+pub use handle::{Ended, Finished, Handle, Progress};
+pub use request::{Enqueued, Request, Ticket};
+
+pub(crate) use api::{Handlers, Shared};
+pub(crate) use command::{Command, Details, Ending, Reply, Snapshot};
+pub(crate) use self::core::{Core, Disk, Limits, PoolLink};
+pub(crate) use events::Hub;
+pub(crate) use handout::{Asked, Bytes, HandOut, HandOuts, Live, Stage};
+pub(crate) use inbox::{Inbox, WhenFullRule};
+pub(crate) use handle::read_history;
+pub(crate) use recorder::Recorder;
+pub(crate) use recover::{Parts, first_group, recover};
+pub(crate) use watchdog::Watchdog;
+pub(crate) use writer::spawn as spawn_writer;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! Opening: from the journal's bytes to a core that is ready to step.
+//!
+//! Doing it again, or being cut short in it any number of times, changes nothing: the only thing
+//! written is one group, which is all or nothing, and the flight recorder is cleared only after that
+//! group is synced.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::clock_watch::ClockWatch;
+use super::core::{Core, Disk, Limits, Mode, Pending, PoolLink, Waiters};
+use super::events::Hub;
+use super::inbox::Inbox;
+use super::places::Places;
+use super::reader::Reader;
+use super::watchdog::Watchdog;
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::journal::{
+    Chain, Draft, Found, Geometry, Head, Journal, Mark, Sealed, Visit, Witness, find_head, remove_all, replay,
+};
+use crate::job::JobId;
+use crate::ledger::{Event, LeaseRecord, Ledger, Mismatch, Setup, Stamp};
+use crate::sys;
+
+/// What an engine is made of, before it runs.
+pub(crate) struct Parts {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) journal: Box<dyn Journal>,
+    pub(crate) store: u128,
+    pub(crate) geometry: Geometry,
+    pub(crate) disk: Disk,
+    /// Where the witness is; `None` for an engine in memory.
+    pub(crate) witness: Option<PathBuf>,
+    pub(crate) setup: Setup,
+    pub(crate) limits: Limits,
+    pub(crate) pools: Vec<PoolLink>,
+    pub(crate) inbox: Inbox,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) watchdog: Arc<Watchdog>,
+}
+
+/// Replays the journal, checks it against digest and witness, and recovers what an earlier process
+/// left behind.
+pub(crate) fn recover(mut parts: Parts) -> Result<Core> {
+    let now = parts.clock.now();
+    let journal = parts.journal.as_mut();
+    let head = find_head(journal, parts.store)?;
+    if let Some(path) = &parts.witness {
+        parts.disk.witness = Some(open_witness(path, &parts.disk, &head)?);
+    }
+    let mut ledger = Ledger::new(parts.setup, now.wall_ms);
+    replay(journal, &head, &mut |visit| match visit {
+        Visit::Entry { position, bytes } => {
+            ledger.entry_written(position, u32::try_from(bytes).unwrap_or(u32::MAX));
+            Ok(())
+        }
+        Visit::Event(event, stamp) => ledger.apply(event, stamp).map_err(|Mismatch(reason)| reason),
+    })?;
+    if ledger.digest() != head.last.digest {
+        return Err(Error::Damaged {
+            path: "journal".into(),
+            what: format!("the state after group {}", head.last.group),
+            reason: "its digest is not the one that was written with it".to_owned(),
+        });
+    }
+    // Left over from removals and commits that were cut short; gone and synced before anything is added.
+    let below = journal.positions_below(head.last.tail)?;
+    remove_all(journal, head.incomplete.iter().copied().chain(below), parts.geometry)?;
+    journal.release_memory()?;
+    parts.disk.payloads.sweep(&ledger.files().collect::<HashSet<u128>>())?;
+
+    let epoch = ledger.epoch() + 1;
+    let mut core = Core {
+        now,
+        watch: ClockWatch::new(now),
+        ledger,
+        geometry: parts.geometry,
+        chain: head.chain(epoch),
+        draft: Draft::new(parts.geometry),
+        reader: Reader::default(),
+        tail: head.last.tail,
+        removals: VecDeque::new(),
+        disk: parts.disk,
+        limits: parts.limits,
+        pools: parts.pools,
+        running: HashMap::new(),
+        limited: HashSet::new(),
+        hand_claims: Vec::new(),
+        places: Places::default(),
+        inbox: parts.inbox,
+        hub: parts.hub,
+        pending: Pending::default(),
+        waiters: Waiters::default(),
+        mode: Mode::Open,
+        poisoned: None,
+        given_back: 0,
+        late_answers: 0,
+        groups: 0,
+        syncs: 0,
+        jitter_seed: sys::random_u64(),
+        free_space: super::core::FreeSpace::default(),
+        watchdog: parts.watchdog,
+        clock: parts.clock,
+        journal: Some(parts.journal),
+    };
+    core.begin_epoch(epoch)?;
+    Ok(core)
+}
+
+impl Core {
+    /// The one group that opening writes: the new epoch, and the end of all older leases.
+    fn begin_epoch(&mut self, epoch: u64) -> Result<()> {
+        let recording = self.disk.recorder.read()?;
+        self.draft.begin(&self.chain);
+        self.push(&Event::Opened { epoch, boot: sys::boot_id() })?;
+        let verdict = |id: JobId, lease: &LeaseRecord| {
+            recording.verdict(lease.epoch, id.number(), lease.claim)
+        };
+        for event in self.ledger.recover(verdict) {
+            self.push(&event)?;
+        }
+        self.commit()?;
+        self.disk.recorder.start_epoch(epoch);
+        if let Some(witness) = &self.disk.witness {
+            witness.sync()?;
+        }
+        self.pending = Pending::default();
+        self.ledger.judge(self.now.wall_ms);
+        Ok(())
+    }
+}
+
+/// Opens the witness and checks that the journal has all that it saw acknowledged. A missing one is
+/// made anew.
+fn open_witness(path: &Path, disk: &Disk, head: &Head) -> Result<Witness> {
+    let last = &head.last;
+    let store = disk.dir.clone().unwrap_or_default();
+    match Witness::open(path, last.store)? {
+        Found::Marked(_, mark) if last.group < mark.group => {
+            Err(Error::Missing { path: store, witnessed: mark.group, position: mark.position, found: last.group })
+        }
+        Found::Marked(_, mark) if last.group == mark.group && (last.hash, last.digest) != (mark.hash, mark.digest) => {
+            Err(Error::Damaged {
+                path: store,
+                what: format!("group {}", last.group),
+                reason: "the witness saw another content acknowledged under this number".to_owned(),
+            })
+        }
+        Found::Marked(witness, _) => Ok(witness),
+        Found::Missing | Found::Unreadable => {
+            // A store that was made a moment ago has none yet either.
+            if last.group > 1 {
+                log::warn!("{}: the witness is missing or unreadable; it is made anew", path.display());
+            }
+            let (epoch, group, position) = (last.epoch, last.group, last.position);
+            Witness::create(path, last.store, &Mark { epoch, group, position, hash: last.hash, digest: last.digest })
+        }
+    }
+}
+
+/// Makes the first group of a store: its root record.
+pub(crate) fn first_group(
+    chain: &mut Chain,
+    geometry: Geometry,
+    now_ms: i64,
+) -> Result<Vec<Sealed>> {
+    let mut ledger = Ledger::new(Setup::default(), now_ms);
+    let mut draft = Draft::new(geometry);
+    draft.begin(chain);
+    let event = Event::RootSet(ledger.root());
+    let place = draft.push(&event)?;
+    let stamp = Stamp { place, at_ms: now_ms };
+    ledger.apply(&event, stamp).map_err(|Mismatch(reason)| Error::Bug(reason))?;
+    let tail = draft.first_position();
+    Ok(draft.seal(chain, now_ms, tail, ledger.digest()))
+}

@@ -1,0 +1,93 @@
+//! The thread that calls `step`: sleeps until a command comes or a time is reached.
+
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
+
+use super::command::Command;
+use super::core::{Core, drain};
+use crate::error::{Error, Result};
+use crate::sys;
+
+/// Starts the writer. It ends when the engine is closed; after a failed write it stays, to refuse.
+pub(crate) fn spawn(core: Core, commands: Receiver<Command>) -> Result<JoinHandle<()>> {
+    let inbox = core.inbox.clone();
+    core.clock().on_move(Box::new(move || {
+        inbox.send_unbounded(Command::Wake);
+        !inbox.gate().is_closed()
+    }));
+    sys::thread::spawn("jobsled-writer", move || run(core, &commands))
+}
+
+fn run(mut core: Core, commands: &Receiver<Command>) {
+    while !core.is_closed() {
+        let Some(first) = next(&core, commands) else { break };
+        let group = drain(first, || commands.try_recv().ok());
+        // An error has poisoned the core and told everybody; what comes from now on is refused.
+        if let Err(error) = core.step(group) {
+            log::error!("{error}");
+        }
+    }
+    core.close();
+    // Whatever still comes is answered, until the last sender is gone or the channel is empty.
+    while let Ok(command) = commands.try_recv() {
+        command.refuse(|| Error::Closed);
+    }
+}
+
+/// Waits for a command. `Some(None)`: time is up. `None`: nobody can ever send one again.
+fn next(core: &Core, commands: &Receiver<Command>) -> Option<Option<Command>> {
+    if core.wants_idle_step() {
+        return match commands.try_recv() {
+            Ok(command) => Some(Some(command)),
+            Err(TryRecvError::Empty) => Some(None),
+            Err(TryRecvError::Disconnected) => None,
+        };
+    }
+    let wait = core.sleep_at_most().map(|wait| core.clock().real_wait(wait).map(whole_millis));
+    match wait {
+        // By a manual clock: woken when it is moved.
+        None | Some(None) => commands.recv().ok().map(Some),
+        Some(Some(wait)) => match commands.recv_timeout(wait) {
+            Ok(command) => Some(Some(command)),
+            Err(RecvTimeoutError::Timeout) => Some(None),
+            Err(RecvTimeoutError::Disconnected) => None,
+        },
+    }
+}
+
+/// Rounded up: the wall clock is read in milliseconds, and waking a little early would mean to look twice.
+fn whole_millis(wait: Duration) -> Duration {
+    Duration::from_millis(crate::job::millis(wait) + u64::from(wait.subsec_nanos() % 1_000_000 != 0))
+}
+
+impl Core {
+    /// Closes the files and tells who waits for it.
+    fn close(&mut self) {
+        self.pools.iter().for_each(|pool| pool.outs.close());
+        self.hub.close();
+        self.inbox.gate().close();
+        let closed = self.close_files();
+        let given_back = self.given_back;
+        for reply in std::mem::take(&mut self.waiters.closed) {
+            reply.send(match &closed {
+                Ok(()) => Ok(given_back),
+                Err(error) => Err(Error::Unknown { cause: error.to_string() }),
+            });
+        }
+    }
+
+    fn close_files(&mut self) -> Result<()> {
+        if let Some(journal) = self.journal.take().filter(|_| self.poisoned.is_none()) {
+            journal.close()?;
+        }
+        if let Some(witness) = &self.disk.witness {
+            witness.sync()?;
+        }
+        match self.disk.lock.take() {
+            Some(lock) if self.poisoned.is_none() => lock.mark_clean(),
+            _ => Ok(()),
+        }
+    }
+}

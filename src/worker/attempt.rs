@@ -1,0 +1,214 @@
+//! One try of one job: begin, run, settle. The only place that catches a panic.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::context::Context;
+use super::handler::Registry;
+use super::pool::Permit;
+use crate::engine::{Asked, Bytes, Command, Engine, HandOut, HandOuts, Live, Recorder, Shared};
+use crate::job::{Content, INLINE_OUTPUT_MAX, JobId, JobResult, Stop, StopKind, millis};
+use crate::ledger::Outcome;
+
+/// Called after each attempt, on the worker's thread.
+pub(crate) type AfterJob = Arc<dyn Fn(&Report) + Send + Sync>;
+
+/// What an [after-job hook](crate::EngineBuilder::after_job) is told.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Report {
+    /// The job.
+    pub id: JobId,
+    /// Its kind.
+    pub kind: Arc<str>,
+    /// Its queue.
+    pub queue: Arc<str>,
+    /// Number of the attempt, from 1.
+    pub attempt: u32,
+    /// How long the handler ran.
+    pub ran: Duration,
+    /// How it ended.
+    pub end: AttemptEnd,
+}
+
+/// How an attempt ended, before the engine decided what follows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AttemptEnd {
+    /// With an output.
+    Completed,
+    /// With this error, or this panic's message.
+    Failed(String),
+    /// Put off.
+    Snoozed,
+    /// Given up by the handler.
+    Discarded(String),
+    /// Cancelled by the handler, or obeying a wish to cancel.
+    Cancelled(String),
+    /// Given back at shutdown.
+    GivenBack,
+}
+
+/// All that a slot needs to run jobs.
+#[derive(Clone)]
+pub(crate) struct Worker {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) recorder: Arc<Recorder>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) outs: Arc<HandOuts>,
+    pub(crate) pool: Arc<str>,
+    pub(crate) after_job: Option<AfterJob>,
+}
+
+thread_local! {
+    /// The pool whose handler the thread runs.
+    static CURRENT_POOL: RefCell<Option<Arc<str>>> = const { RefCell::new(None) };
+}
+
+pub(super) fn current_pool() -> Option<String> {
+    CURRENT_POOL.with_borrow(|pool| pool.as_ref().map(ToString::to_string))
+}
+
+impl Worker {
+    /// Runs a handed-out job to its settle, unless the writer took it back.
+    pub(crate) fn run(&self, job: HandOut) {
+        let clock = &self.shared.clock;
+        let began = clock.now().steady;
+        if !job.live.start(began) {
+            return;
+        }
+        self.outs.note_begun();
+        if job.live.time_limit_ms > 0 || job.live.stall_timeout_ms > 0 {
+            // The writer learns when the limits begin to count.
+            job.inbox.send_unbounded(Command::Wake);
+        }
+        let cx = Context::new(&job, Engine::unguarded(self.shared.clone()));
+        self.recorder.begin(job.epoch, job.place, job.id.number(), job.claim);
+        CURRENT_POOL.with_borrow_mut(|pool| *pool = Some(self.pool.clone()));
+        let result = catch(|| self.call(&job, &cx));
+        CURRENT_POOL.with_borrow_mut(|pool| *pool = None);
+        self.recorder.end(job.epoch, job.place, job.id.number(), job.claim);
+        let ran = clock.now().steady.saturating_sub(began);
+        let outcome = self.outcome(result, cx.live());
+        if let Some(hook) = &self.after_job {
+            let report = report(&job, ran, &outcome);
+            if let Err(stop) = catch(|| { hook(&report); Ok(()) }) {
+                log::error!("the after-job hook failed: {stop}");
+            }
+        }
+        job.settle(outcome, u64::try_from(ran.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    fn call(&self, job: &HandOut, cx: &Context) -> JobResult<Vec<u8>> {
+        let Some(entry) = self.registry.get(&job.kind) else {
+            return Err(Stop::failed("no handler for this kind")); // parked jobs are never handed out
+        };
+        match &job.payload {
+            Bytes::InEntry { entry: bytes, range } => {
+                entry.call(job.version, job.encoding, bytes.get(range.clone()).unwrap_or_default(), cx)
+            }
+            Bytes::InFile(file) => {
+                let bytes = self.shared.payloads.read(file).map_err(|e| Stop::discard(e.to_string()))?;
+                entry.call(job.version, job.encoding, &bytes, cx)
+            }
+        }
+    }
+
+    /// What the handler said, in the ledger's words.
+    fn outcome(&self, result: JobResult<Vec<u8>>, live: &Live) -> Outcome {
+        match result {
+            Ok(output) => self.completed(output),
+            Err(Stop(kind)) => match kind {
+                StopKind::Fail { error, retry_after } => {
+                    Outcome::Failed { error, retry_after_ms: retry_after.map(millis) }
+                }
+                StopKind::Snooze(wait) => Outcome::Snoozed { for_ms: millis(wait) },
+                StopKind::Discard(why) => Outcome::Discarded(why),
+                StopKind::Cancel(why) => Outcome::Cancelled(why),
+                StopKind::Asked => match live.asked() {
+                    Asked::Cancelled => Outcome::Cancelled(live.reason()),
+                    Asked::TimeLimit | Asked::Stalled => Outcome::Failed { error: live.reason(), retry_after_ms: None },
+                    Asked::Shutdown | Asked::LeaseLost | Asked::No => Outcome::GivenBack { started: true },
+                },
+            },
+        }
+    }
+
+    fn completed(&self, output: Vec<u8>) -> Outcome {
+        if output.len() <= INLINE_OUTPUT_MAX {
+            return Outcome::Completed(Content::Inline(output));
+        }
+        let size = output.len() as u64;
+        if size > self.shared.payload_max {
+            let error = format!("the output has {size} bytes, the limit is {}", self.shared.payload_max);
+            return Outcome::Failed { error, retry_after_ms: None };
+        }
+        match self.shared.payloads.store(&output) {
+            Ok(file) => Outcome::Completed(Content::File(file)),
+            Err(e) => Outcome::Failed { error: format!("the output could not be stored: {e}"), retry_after_ms: None },
+        }
+    }
+}
+
+fn report(job: &HandOut, ran: Duration, outcome: &Outcome) -> Report {
+    let end = match outcome {
+        Outcome::Completed(_) => AttemptEnd::Completed,
+        Outcome::Failed { error, .. } => AttemptEnd::Failed(error.clone()),
+        Outcome::Snoozed { .. } => AttemptEnd::Snoozed,
+        Outcome::Discarded(why) => AttemptEnd::Discarded(why.clone()),
+        Outcome::Cancelled(why) => AttemptEnd::Cancelled(why.clone()),
+        Outcome::GivenBack { .. } => AttemptEnd::GivenBack,
+    };
+    Report { id: job.id, kind: job.kind.clone(), queue: job.queue.clone(), attempt: job.attempt, ran, end }
+}
+
+/// Runs a handler; a panic, also one in a `Drop` of what it holds, is a failed attempt with its message.
+pub(super) fn catch<T>(f: impl FnOnce() -> JobResult<T>) -> JobResult<T> {
+    match catch_unwind(AssertUnwindSafe(f)) {
+        Ok(result) => result,
+        Err(panic) => {
+            let message = format!("panicked: {}", panic_text(panic.as_ref()));
+            // The panic's own value may panic when it is dropped; then it is left alone.
+            if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+                std::mem::forget(again);
+            }
+            Err(Stop::failed(&message))
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("with a value that is no text")
+}
+
+/// A claimed job for an executor of yours; see [`Pool::custom`](crate::Pool::custom). Dropped without being run, the job
+/// goes back unharmed.
+#[must_use = "a dropped task gives the job back"]
+pub struct Task {
+    pub(super) job: HandOut,
+    pub(super) worker: Worker,
+    /// Lets the next job come when it is dropped.
+    pub(super) permit: Permit,
+}
+
+impl Task {
+    /// Runs the job's handler on the calling thread.
+    pub fn run(self) {
+        let Task { job, worker, permit } = self;
+        worker.run(job);
+        drop(permit);
+    }
+}
+
+impl std::fmt::Debug for Task {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Task").field("id", &self.job.id).finish_non_exhaustive()
+    }
+}

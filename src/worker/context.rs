@@ -1,0 +1,177 @@
+//! What a handler sees of its attempt.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::engine::{Asked, Engine, HandOut, Live, What};
+use crate::job::{ClaimNumber, JobId, JobResult, Stop};
+
+/// One attempt, seen from its handler.
+#[derive(Debug)]
+pub struct Context {
+    id: JobId,
+    claim: u64,
+    attempt: Attempt,
+    crashes: u8,
+    kind: Arc<str>,
+    queue: Arc<str>,
+    live: Arc<Live>,
+    engine: Engine,
+}
+
+/// Which attempt it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Attempt {
+    /// Counts from 1 and only rises; a crash or a snooze makes it go on.
+    pub number: u32,
+    /// Failed attempts after which the job is dead.
+    pub max: u16,
+    /// Whether the job is dead if this attempt fails.
+    pub is_last: bool,
+}
+
+/// Why a handler is asked to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CancelReason {
+    /// Somebody cancelled the job.
+    Cancelled,
+    /// It ran past its time limit.
+    TimeLimit,
+    /// It gave no sign of life for its stall timeout.
+    Stalled,
+    /// The engine shuts down; the job is given back.
+    Shutdown,
+    /// The job has moved on without this attempt; its answer will be refused.
+    LeaseLost,
+}
+
+impl Context {
+    pub(super) fn new(job: &HandOut, engine: Engine) -> Context {
+        Context {
+            id: job.id,
+            claim: job.claim,
+            attempt: Attempt {
+                number: job.attempt,
+                max: job.attempts_max,
+                is_last: job.failures.saturating_add(1) >= job.attempts_max,
+            },
+            crashes: job.crashes,
+            kind: job.kind.clone(),
+            queue: job.queue.clone(),
+            live: job.live.clone(),
+            engine,
+        }
+    }
+
+    /// For a run without the queue: no id, one attempt, nobody who could ask it to stop.
+    pub(super) fn inline(engine: &Engine) -> Context {
+        Context {
+            id: JobId::from_number(0),
+            claim: 0,
+            attempt: Attempt { number: 1, max: 1, is_last: true },
+            crashes: 0,
+            kind: "".into(),
+            queue: "".into(),
+            live: Arc::new(Live::new(JobId::from_number(0), 0, 0, 0)),
+            engine: engine.clone(),
+        }
+    }
+
+    /// The job's id: the same in every attempt, so it is the idempotency key for outside systems. 0 in a
+    /// run without the queue.
+    pub fn id(&self) -> JobId {
+        self.id
+    }
+
+    /// Which attempt this is.
+    pub fn attempt(&self) -> Attempt {
+        self.attempt
+    }
+
+    /// In how many crashes of its process the job was running.
+    pub fn crashes(&self) -> u8 {
+        self.crashes
+    }
+
+    /// The claim's number: rises for ever and never repeats. Pass it to outside systems to fence late
+    /// writes.
+    pub fn claim(&self) -> ClaimNumber {
+        ClaimNumber(self.claim)
+    }
+
+    /// An error once the handler should stop: cancelled, past a limit, lease lost or shutting down. Return it
+    /// with `?` and the job goes where it belongs. Also a sign of life. Costs two atomics and a look at the
+    /// clock.
+    ///
+    /// # Errors
+    ///
+    /// The [`Stop`] to return.
+    pub fn check(&self) -> JobResult<()> {
+        self.live.sign_of_life(self.engine.shared.clock.now().steady);
+        if self.live.asked() == Asked::No { Ok(()) } else { Err(Stop::asked()) }
+    }
+
+    /// Sleeps, unless asked to stop meanwhile. A sign of life at begin and end.
+    ///
+    /// # Errors
+    ///
+    /// As [`check`](Context::check).
+    pub fn pause(&self, wait: Duration) -> JobResult<()> {
+        let clock = &self.engine.shared.clock;
+        let until = clock.now().steady.saturating_add(wait);
+        self.check()?;
+        self.live.pause_until(|| {
+            let left = until.saturating_sub(clock.now().steady);
+            (!left.is_zero()).then(|| clock.real_wait(left))
+        });
+        self.check()
+    }
+
+    /// Why the handler should stop, if it should.
+    pub fn cancelled(&self) -> Option<CancelReason> {
+        Some(match self.live.asked() {
+            Asked::No => return None,
+            Asked::Cancelled => CancelReason::Cancelled,
+            Asked::TimeLimit => CancelReason::TimeLimit,
+            Asked::Stalled => CancelReason::Stalled,
+            Asked::Shutdown => CancelReason::Shutdown,
+            Asked::LeaseLost => CancelReason::LeaseLost,
+        })
+    }
+
+    /// How long until the attempt's time limit, if it has one.
+    pub fn time_left(&self) -> Option<Duration> {
+        let (started_ms, _) = self.live.times()?;
+        let limit_ms = Some(self.live.time_limit_ms).filter(|ms| *ms > 0)?;
+        let until = Duration::from_millis(started_ms.saturating_add(limit_ms));
+        Some(until.saturating_sub(self.engine.shared.clock.now().steady))
+    }
+
+    /// Tells how far it is; also a sign of life. Kept in memory only, announced at most ten times a second.
+    pub fn progress(&self, done: u64, total: u64) {
+        let now = self.engine.shared.clock.now();
+        self.live.sign_of_life(now.steady);
+        let hub = &self.engine.shared.hub;
+        if self.live.note_progress(done, total, now.steady) && hub.is_heard() {
+            let (done, total, note) = self.live.progress();
+            let what = What::Progress { done, total, note };
+            hub.publish(self.id, what, self.kind.clone(), self.queue.clone(), now.wall_ms);
+        }
+    }
+
+    /// A line of text beside the progress. Kept in memory only.
+    pub fn note(&self, text: impl Into<String>) {
+        self.live.note_text(text.into());
+    }
+
+    /// The engine, to enqueue further jobs. This handle does not keep it alive.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    pub(super) fn live(&self) -> &Live {
+        &self.live
+    }
+}

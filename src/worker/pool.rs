@@ -1,0 +1,261 @@
+//! Pools: where handlers run.
+//!
+//! A pool has a fixed number of slots. In a thread pool a slot is a thread that runs handlers; in a
+//! rayon pool it is a thread that runs each handler inside the rayon pool, so that the handler's own
+//! `par_iter` works there. A custom pool, and a rayon pool of leaf jobs, has one thread that passes jobs on
+//! while fewer than its slots are in flight.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::attempt::{Task, Worker};
+use crate::engine::{HandOut, PoolHealth};
+use crate::error::{Error, Result};
+use crate::job::check_name;
+use crate::sys;
+
+/// A pool of places where handlers run. Queues are bound to pools by [`Queue::pool`](crate::Queue::pool).
+#[must_use]
+pub struct Pool {
+    pub(crate) name: String,
+    pub(crate) slots: usize,
+    pub(crate) ahead_max: usize,
+    replacements_max: usize,
+    kind: PoolKind,
+}
+
+enum PoolKind {
+    Threads,
+    Rayon { leaf: bool },
+    Custom(Arc<dyn Fn(Task) + Send + Sync>),
+}
+
+impl Pool {
+    /// `slots` threads of its own (1 to 1,024): for handlers that block.
+    pub fn threads(name: impl Into<String>, slots: usize) -> Pool {
+        Pool::new(name, slots, PoolKind::Threads)
+    }
+
+    /// A rayon pool of `slots` threads, running `slots` handlers at a time; a handler's own `par_iter` runs
+    /// in it.
+    pub fn rayon(name: impl Into<String>, slots: usize) -> Pool {
+        Pool::new(name, slots, PoolKind::Rayon { leaf: false })
+    }
+
+    /// An executor of yours, for up to `slots` jobs at a time. `spawn` gets a [`Task`] and lets
+    /// [`Task::run`] be called somewhere, soon; it must not block.
+    ///
+    /// ```
+    /// use jobsled::{Pool, Task};
+    /// let pool = Pool::custom("mine", 4, |task: Task| {
+    ///     std::thread::Builder::new().spawn(move || task.run()).expect("a thread");
+    /// });
+    /// # drop(pool);
+    /// ```
+    pub fn custom(name: impl Into<String>, slots: usize, spawn: impl Fn(Task) + Send + Sync + 'static) -> Pool {
+        Pool::new(name, slots, PoolKind::Custom(Arc::new(spawn)))
+    }
+
+    fn new(name: impl Into<String>, slots: usize, kind: PoolKind) -> Pool {
+        Pool { name: name.into(), slots, ahead_max: 1_024, replacements_max: slots, kind }
+    }
+
+    /// For a rayon pool of tiny jobs that do not block: they run as rayon tasks, without a thread each.
+    pub fn leaf_jobs(mut self) -> Pool {
+        if let PoolKind::Rayon { leaf } = &mut self.kind {
+            *leaf = true;
+        }
+        self
+    }
+
+    /// Most jobs claimed ahead of free slots (default 1,024). The number in use follows what the pool begins
+    /// during one disk sync, so it is 0 for long jobs. 0 claims one job per free slot and no more.
+    pub fn claim_ahead(mut self, most: usize) -> Pool {
+        self.ahead_max = most;
+        self
+    }
+
+    /// How many hanging slots are replaced by new threads, over the pool's life (default: as many as it has
+    /// slots). See [`JobDefaults::stall_timeout`](crate::JobDefaults::stall_timeout).
+    pub fn replacements(mut self, most: usize) -> Pool {
+        self.replacements_max = most;
+        self
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        check_name("pool name", &self.name)?;
+        if !(1..=1_024).contains(&self.slots) {
+            return Err(Error::Invalid {
+                what: "number of slots of a pool",
+                found: format!("{} (pool `{}`)", self.slots, self.name),
+                rule: "a pool has 1 to 1,024 slots; leave the handlers away to only enqueue".to_owned(),
+            });
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("name", &self.name).field("slots", &self.slots).finish_non_exhaustive()
+    }
+}
+
+/// A pool's threads, and what is known of their health.
+pub(crate) struct Running {
+    worker: Worker,
+    run: Run,
+    slots: usize,
+    replacements_max: usize,
+    hanging: AtomicUsize,
+    in_flight: Arc<InFlight>,
+}
+
+/// How a slot runs a job.
+enum Run {
+    Here,
+    InRayon(rayon::ThreadPool),
+    AsRayonTask(rayon::ThreadPool),
+    Custom(Arc<dyn Fn(Task) + Send + Sync>),
+}
+
+/// Starts a pool's threads.
+pub(crate) fn start(pool: Pool, worker: Worker) -> Result<Arc<Running>> {
+    let Pool { name, slots, replacements_max, kind, .. } = pool;
+    let rayon = || {
+        let name = name.clone();
+        let threads = rayon::ThreadPoolBuilder::new().num_threads(slots);
+        threads.thread_name(move |n| format!("jobsled-{name}-rayon-{n}")).build().map_err(|e| Error::Thread {
+            name: "jobsled-rayon".to_owned(),
+            source: std::io::Error::other(e.to_string()),
+        })
+    };
+    let run = match kind {
+        PoolKind::Threads => Run::Here,
+        PoolKind::Rayon { leaf: false } => Run::InRayon(rayon()?),
+        PoolKind::Rayon { leaf: true } => Run::AsRayonTask(rayon()?),
+        PoolKind::Custom(spawn) => Run::Custom(spawn),
+    };
+    let passes_on = matches!(run, Run::AsRayonTask(_) | Run::Custom(_));
+    let running = Arc::new(Running {
+        worker,
+        run,
+        slots,
+        replacements_max,
+        hanging: AtomicUsize::new(0),
+        in_flight: Arc::new(InFlight { count: Mutex::new(0), freed: Condvar::new(), most: slots }),
+    });
+    for number in 0..if passes_on { 1 } else { slots } {
+        running.clone().start_slot(number)?;
+    }
+    Ok(running)
+}
+
+impl Running {
+    fn start_slot(self: Arc<Self>, number: usize) -> Result<()> {
+        let name = format!("jobsled-{}-{number}", self.worker.pool);
+        let slot = self.clone();
+        // Not joined: a slot may hang in a handler for ever, and an idle one ends when its pool closes.
+        sys::thread::spawn(name, move || slot.serve()).map(drop)
+    }
+
+    fn serve(&self) {
+        while let Some(job) = self.worker.outs.next() {
+            let live = job.live.clone();
+            self.run(job);
+            // Another thread has taken this slot over while the handler hung.
+            if live.is_abandoned() {
+                return;
+            }
+        }
+    }
+
+    fn run(&self, job: HandOut) {
+        match &self.run {
+            Run::Here => self.worker.run(job),
+            Run::InRayon(pool) => pool.install(|| self.worker.run(job)),
+            Run::AsRayonTask(pool) => {
+                let task = self.task(job);
+                pool.spawn(move || task.run());
+            }
+            Run::Custom(spawn) => {
+                let task = self.task(job);
+                if let Err(stop) = super::attempt::catch(|| { spawn(task); Ok(()) }) {
+                    log::error!("custom pool `{}`: {stop}", self.worker.pool);
+                }
+            }
+        }
+    }
+
+    fn task(&self, job: HandOut) -> Task {
+        Task { job, worker: self.worker.clone(), permit: self.in_flight.enter() }
+    }
+
+    /// A slot hangs: lets another thread (or place) take over; false past the bound.
+    pub(crate) fn replace_slot(self: &Arc<Self>) -> bool {
+        let hanging = self.hanging.fetch_add(1, Ordering::Relaxed) + 1;
+        if hanging > self.replacements_max {
+            return false;
+        }
+        match &self.run {
+            Run::Here | Run::InRayon(_) => {
+                let started = self.clone().start_slot(self.slots + hanging - 1);
+                started.inspect_err(|e| log::error!("{e}")).is_ok()
+            }
+            Run::AsRayonTask(_) | Run::Custom(_) => {
+                self.in_flight.allow_one_more();
+                true
+            }
+        }
+    }
+
+    pub(crate) fn health(&self) -> PoolHealth {
+        let hanging = self.hanging.load(Ordering::Relaxed);
+        let lost = hanging.saturating_sub(self.replacements_max);
+        PoolHealth {
+            name: self.worker.pool.to_string(),
+            slots: self.slots,
+            replaced: hanging - lost,
+            lost,
+        }
+    }
+
+}
+
+/// Jobs that were passed on and are not done.
+struct InFlight {
+    count: Mutex<usize>,
+    freed: Condvar,
+    most: usize,
+}
+
+impl InFlight {
+    fn enter(self: &Arc<Self>) -> Permit {
+        let mut count = self.count.lock();
+        while *count >= self.most {
+            self.freed.wait(&mut count);
+        }
+        *count += 1;
+        Permit(self.clone())
+    }
+
+    fn allow_one_more(&self) {
+        *self.count.lock() -= 1;
+        self.freed.notify_one();
+    }
+}
+
+/// A place in flight; free again when dropped.
+pub(super) struct Permit(Arc<InFlight>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut count = self.0.count.lock();
+        // A task that hung and was replaced has given its place back before.
+        *count = count.saturating_sub(1);
+        self.0.freed.notify_one();
+    }
+}
