@@ -203,8 +203,14 @@ impl Core {
         self.mode == Mode::Closed
     }
 
-    pub(crate) fn poison_cause(&self) -> Option<&str> {
-        self.poisoned.as_deref()
+    #[cfg(test)]
+    pub(super) fn pools_mut(&mut self) -> &mut [PoolLink] {
+        &mut self.pools
+    }
+
+    #[cfg(test)]
+    pub(super) fn row_now(&self, id: JobId) -> Option<crate::ledger::Row> {
+        self.ledger.record(id).map(|record| self.ledger.row(id, record))
     }
 
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {

@@ -1,0 +1,495 @@
+//! A whole engine, crash and reopen included, on the memory journal and a manual clock, without a thread.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+
+use super::core::{Core, Disk, Limits, PoolLink, drain};
+use super::handout::HandOuts;
+use super::*;
+use crate::clock::{Clock, ManualClock};
+use crate::error::{Error, Result};
+use crate::job::{Content, Encoding, JobId, NewJob, Policy, Priority, State, Wait};
+use crate::journal::{self, Geometry, MemoryDisk, Payloads};
+use crate::ledger::{ChangeAnswer, ChangeKind, Filter, Outcome, Placed, Row, Setup};
+
+/// An engine in parts: the test is the thread.
+struct Life {
+    disk: MemoryDisk,
+    payloads: Arc<Payloads>,
+    clock: ManualClock,
+    core: Core,
+    inbox: Inbox,
+    commands: Receiver<Command>,
+    outs: Arc<HandOuts>,
+    slots: usize,
+}
+
+impl Life {
+    fn new(slots: usize) -> Life {
+        let disk = MemoryDisk::default();
+        let clock = ManualClock::at(1_700_000_000_000);
+        let header = journal::StoreHeader { store: 42, geometry: Geometry::DEFAULT };
+        let mut chain = header.first_chain();
+        let group = first_group(&mut chain, Geometry::DEFAULT, clock.now().wall_ms).unwrap();
+        journal::commit(&mut disk.journal(), &group, &mut [].into(), Geometry::DEFAULT).unwrap();
+        let payloads = Arc::new(Payloads::in_memory());
+        let parts = Life::open(&disk, &payloads, &clock, slots).unwrap();
+        let (core, inbox, commands, outs) = parts;
+        Life { disk, payloads, clock, core, inbox, commands, outs, slots }
+    }
+
+    fn open(
+        disk: &MemoryDisk,
+        payloads: &Arc<Payloads>,
+        clock: &ManualClock,
+        slots: usize,
+    ) -> Result<(Core, Inbox, Receiver<Command>, Arc<HandOuts>)> {
+        let (inbox, commands) = Inbox::new(100_000, usize::MAX);
+        let outs = Arc::new(HandOuts::default());
+        let setup = Setup {
+            handled: ["k".to_owned()].into(),
+            // Small, so that lives are long enough to compact.
+            slack_bytes: 20_000,
+            ..Setup::default()
+        };
+        let core = recover(Parts {
+            clock: Arc::new(clock.clone()),
+            journal: Box::new(disk.journal()),
+            store: 42,
+            geometry: Geometry::DEFAULT,
+            witness: None,
+            disk: Disk {
+                dir: None,
+                witness: None,
+                payloads: payloads.clone(),
+                recorder: Arc::new(Recorder::none()),
+                lock: None,
+            },
+            setup,
+            limits: Limits {
+                stop_grace: Duration::from_secs(5),
+                lock_timeout: Duration::from_secs(600),
+                disk_floor: 0,
+            },
+            pools: vec![PoolLink::new(outs.clone(), slots, 4, Box::new(|| true))],
+            inbox: inbox.clone(),
+            hub: Arc::default(),
+            watchdog: Watchdog::new(Duration::from_secs(60)),
+        })?;
+        Ok((core, inbox, commands, outs))
+    }
+
+    /// Sends a command, steps, and returns the answer.
+    fn ask<T>(&mut self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T> {
+        let (reply, answer) = Reply::new();
+        self.inbox.send_unbounded(command(reply));
+        self.step();
+        answer.try_recv().expect("answered in the step that took it")
+    }
+
+    fn step(&mut self) {
+        let commands = drain(None, || self.commands.try_recv().ok());
+        let _ = self.core.step(commands);
+    }
+
+    fn enqueue(&mut self, jobs: Vec<NewJob>) -> Result<Vec<Placed>> {
+        self.ask(|reply| Command::Enqueue { jobs, reply })
+    }
+
+    fn row(&mut self, id: JobId) -> Option<Row> {
+        self.ask(|reply| Command::Look { id, reply }).unwrap()
+    }
+
+    fn rows(&mut self) -> Vec<Row> {
+        let from = JobId::from_number(0);
+        self.ask(|reply| Command::List { filter: Filter::default(), from, rows_max: 10_000, reply }).unwrap().rows
+    }
+
+    /// Takes a handed-out job as a slot would, and begins it.
+    fn take(&mut self) -> Option<HandOut> {
+        let job = self.outs.try_next()?;
+        assert!(job.live.start(self.clock.now().steady));
+        self.outs.note_begun();
+        Some(job)
+    }
+
+    /// The power goes: what was not synced is kept or lost as `keep` says. Then the store is opened again.
+    fn crash(&mut self, keep: impl FnMut() -> bool) -> Result<()> {
+        self.disk.cut_power(keep);
+        let (core, inbox, commands, outs) = Life::open(&self.disk, &self.payloads, &self.clock, self.slots)?;
+        // What the old engine's workers hold is forgotten with their process.
+        let old = std::mem::replace(&mut self.core, core);
+        self.inbox = inbox;
+        self.commands = commands;
+        self.outs = outs;
+        drop(old);
+        Ok(())
+    }
+}
+
+fn job() -> NewJob {
+    NewJob {
+        kind: "k".to_owned(),
+        version: 1,
+        encoding: Encoding::Rkyv,
+        queue: "q".to_owned(),
+        priority: Priority(0),
+        wait: Wait::No,
+        expires_at_ms: None,
+        policy: Policy::default(),
+        key: None,
+        metadata: Vec::new(),
+        payload: Content::Inline(vec![7; 100]),
+    }
+}
+
+fn done() -> Outcome {
+    Outcome::Completed(Content::Inline(vec![1]))
+}
+
+#[test]
+fn a_life_with_a_crash_in_it() {
+    let mut life = Life::new(2);
+    let placed = life.enqueue(vec![job(), job(), job()]).unwrap();
+    life.step();
+    let first = life.take().expect("handed out after the sync");
+    let second = life.take().expect("two slots");
+    assert!(life.take().is_none());
+    first.settle(done(), 10);
+    life.step();
+    let third = life.take().expect("the free slot takes the next");
+    life.crash(|| false).unwrap();
+    drop((second, third)); // their process is gone, nobody hears this
+    let states: Vec<State> = placed.iter().map(|p| life.row(p.id).unwrap().state).collect();
+    assert_eq!(states[0], State::Completed, "an acknowledged completion stays");
+    assert!(states[1..].iter().all(|s| *s == State::Running), "recovered and claimed again: {states:?}");
+    let more = life.enqueue(vec![job()]).unwrap();
+    assert!(more[0].id > placed[2].id);
+}
+
+#[test]
+fn nobody_is_answered_before_the_sync() {
+    let mut life = Life::new(1);
+    life.disk.fail_from_sync(life.disk.syncs() + 1);
+    let error = life.enqueue(vec![job()]).unwrap_err();
+    assert!(matches!(error, Error::Unknown { .. }), "it may be there: {error}");
+    let error = life.enqueue(vec![job()]).unwrap_err();
+    assert!(matches!(error, Error::Refused { .. }), "nothing is tried after a failed sync: {error}");
+    assert!(life.take().is_none(), "nothing starts on what is not durable");
+}
+
+#[test]
+fn a_settle_does_not_wait_and_a_late_one_changes_nothing() {
+    let mut life = Life::new(1);
+    let mut slow = job();
+    slow.policy.stall_timeout_ms = 1_000;
+    let id = life.enqueue(vec![slow]).unwrap()[0].id;
+    let hangs = life.take().unwrap();
+    life.clock.advance(Duration::from_millis(999));
+    life.step();
+    assert_eq!(hangs.live.asked(), Asked::No);
+    life.clock.advance(Duration::from_millis(1));
+    life.step();
+    assert_eq!(hangs.live.asked(), Asked::Stalled);
+    life.clock.advance(Duration::from_secs(5));
+    life.step();
+    assert!(hangs.live.is_abandoned(), "out of grace: the slot is replaced");
+    let row = life.row(id).unwrap();
+    assert_eq!((row.state, row.failures), (State::Scheduled, 1));
+    // It goes on elsewhere, and the first one wakes up too late.
+    life.clock.advance(Duration::from_secs(2));
+    life.step();
+    let again = life.take().expect("runs again");
+    assert!(again.claim > hangs.claim);
+    hangs.settle(done(), 1);
+    life.step();
+    assert_eq!(life.row(id).unwrap().state, State::Running, "the late answer is refused");
+    let stats = life.ask(|reply| Command::Snapshot { reply }).unwrap();
+    assert_eq!(stats.late_answers, 1);
+    again.settle(done(), 1);
+    life.step();
+    assert_eq!(life.row(id).unwrap().state, State::Completed);
+}
+
+#[test]
+fn cancel_reaches_queued_handed_out_and_running_jobs() {
+    let mut life = Life::new(1);
+    life.core.pools_mut()[0].ahead_max = 4;
+    let ids: Vec<JobId> = life.enqueue((0..6).map(|_| job()).collect()).unwrap().iter().map(|p| p.id).collect();
+    let running = life.take().unwrap();
+    life.step(); // one began: now some are claimed ahead
+    let cancel = |life: &mut Life, id| {
+        life.ask(|reply| Command::Change { id, wish: ChangeKind::Cancel { reason: "r".into() }, reply }).unwrap()
+    };
+    assert_eq!(life.row(ids[1]).unwrap().state, State::Running, "handed out, not begun");
+    assert_eq!(cancel(&mut life, ids[1]), ChangeAnswer::Done);
+    assert_eq!(cancel(&mut life, ids[5]), ChangeAnswer::Done);
+    assert_eq!(cancel(&mut life, ids[0]), ChangeAnswer::IsRunning);
+    assert_eq!(running.live.asked(), Asked::Cancelled);
+    running.settle(Outcome::Cancelled("r".into()), 1);
+    life.step();
+    for id in [ids[0], ids[1], ids[5]] {
+        assert_eq!(life.row(id).unwrap().state, State::Cancelled);
+    }
+    assert_eq!(life.take().unwrap().id, ids[2], "what was taken back is never handed to a slot");
+}
+
+#[test]
+fn a_higher_priority_overtakes_what_was_claimed_ahead() {
+    let mut life = Life::new(1);
+    life.core.pools_mut()[0].ahead_max = 4;
+    life.enqueue((0..5).map(|_| job()).collect()).unwrap();
+    let running = life.take().unwrap();
+    life.step();
+    let urgent = life.enqueue(vec![NewJob { priority: Priority(1), ..job() }]).unwrap()[0].id;
+    running.settle(done(), 1);
+    life.step();
+    assert_eq!(life.take().unwrap().id, urgent);
+}
+
+#[test]
+fn completing_from_outside_fences_the_running_owner() {
+    let mut life = Life::new(1);
+    let id = life.enqueue(vec![job()]).unwrap()[0].id;
+    let owner = life.take().unwrap();
+    let wish = ChangeKind::Complete { output: Content::Inline(vec![5]) };
+    assert_eq!(life.ask(|reply| Command::Change { id, wish, reply }).unwrap(), ChangeAnswer::Done);
+    assert_eq!(owner.live.asked(), Asked::LeaseLost);
+    owner.settle(Outcome::Discarded("late".into()), 1);
+    life.step();
+    assert_eq!(life.row(id).unwrap().state, State::Completed);
+}
+
+#[test]
+fn pause_takes_back_what_has_not_begun_and_shutdown_gives_back_what_runs() {
+    let mut life = Life::new(2);
+    let ids: Vec<JobId> = life.enqueue(vec![job(), job()]).unwrap().iter().map(|p| p.id).collect();
+    let running = life.take().unwrap();
+    life.ask(|reply| Command::SetQueue { name: "q".into(), paused: Some(true), concurrency: None, reply }).unwrap();
+    assert_eq!(life.row(ids[1]).unwrap().state, State::Ready);
+    let (reply, closed) = Reply::new();
+    let until = life.clock.now().steady + Duration::from_secs(3);
+    life.inbox.send_unbounded(Command::Shutdown { until, reply });
+    life.step();
+    assert_eq!(running.live.asked(), Asked::Shutdown);
+    assert!(!life.core.is_closed(), "the handler has its grace");
+    life.clock.advance(Duration::from_secs(3));
+    life.step();
+    assert!(life.core.is_closed());
+    assert!(closed.try_recv().is_err(), "told when the files are closed");
+    life.crash(|| false).unwrap();
+    let rows = life.rows();
+    assert!(rows.iter().all(|row| row.state == State::Ready && row.crashes == 0 && row.failures == 0), "{rows:?}");
+}
+
+#[test]
+fn opening_ten_times_after_a_crash_changes_nothing_more() {
+    let mut life = Life::new(2);
+    life.enqueue(vec![job(), job(), job()]).unwrap();
+    let _began = life.take().unwrap();
+    life.crash(|| true).unwrap();
+    // Opening alone claims nothing: the first step does. So look at the ledger itself.
+    let before: Vec<_> = (1..=3).map(|n| life.core.row_now(JobId::from_number(n))).collect();
+    for _ in 0..10 {
+        life.crash(|| true).unwrap();
+        let now: Vec<_> = (1..=3).map(|n| life.core.row_now(JobId::from_number(n))).collect();
+        assert_eq!(now, before);
+    }
+    assert_eq!(before[0].as_ref().unwrap().crashes, 1);
+}
+
+#[test]
+fn the_clock_may_jump_while_jobs_wait() {
+    let mut life = Life::new(1);
+    let now = life.clock.now().wall_ms;
+    let at = life.enqueue(vec![NewJob { wait: Wait::Until(now + 600_000), ..job() }]).unwrap()[0].id;
+    let after = life.enqueue(vec![NewJob { wait: Wait::For(600_000), ..job() }]).unwrap()[0].id;
+    for by_ms in [3_600_000, -7_200_000, 3_600_000] {
+        life.clock.step_wall(by_ms);
+        life.step();
+        if by_ms > 0 && life.clock.now().wall_ms >= now + 600_000 {
+            let early = life.take().expect("its time has come by the wall clock");
+            assert_eq!(early.id, at);
+            early.settle(Outcome::GivenBack { started: false }, 0);
+        }
+        assert_eq!(life.row(after).unwrap().state, State::Scheduled, "no time has passed");
+    }
+    while life.take().map(|job| job.settle(done(), 0)).is_some() {
+        life.step();
+    }
+    life.clock.advance(Duration::from_secs(600));
+    life.step();
+    while let Some(job) = life.take() {
+        job.settle(done(), 0);
+        life.step();
+    }
+    assert!(life.rows().iter().all(|row| row.state == State::Completed && row.failures == 0));
+    let stats = life.ask(|reply| Command::Snapshot { reply }).unwrap();
+    assert_eq!(stats.counters.completed, 2);
+}
+
+/// What a caller was told, kept apart from the engine.
+#[derive(Default)]
+struct Told {
+    enqueued: BTreeSet<u64>,
+    completed: BTreeSet<u64>,
+    claims: BTreeMap<u64, u64>,
+}
+
+/// Random lives with power cuts that keep any part of what was not synced: nothing acknowledged is lost,
+/// nothing finished is undone, everything comes to its end.
+#[test]
+fn random_lives_with_power_cuts() {
+    for seed in 1..=40 {
+        let mut life = Life::new(1 + seed as usize % 3);
+        let mut told = Told::default();
+        let mut held: Vec<HandOut> = Vec::new();
+        let mut dice = Dice(seed);
+        for _ in 0..400 {
+            random_step(&mut dice, &mut life, &mut told, &mut held);
+        }
+        finish(&mut life, &mut told, &mut held, seed);
+    }
+}
+
+fn random_step(dice: &mut Dice, life: &mut Life, told: &mut Told, held: &mut Vec<HandOut>) {
+    match dice.roll(20) {
+        0..=5 => {
+            let jobs = (0..=dice.roll(4)).map(|_| job()).collect();
+            let placed = life.enqueue(jobs).unwrap();
+            told.enqueued.extend(placed.iter().map(|p| p.id.number()));
+        }
+        6..=10 => {
+            if let Some(job) = life.take() {
+                let before = told.claims.insert(job.id.number(), job.claim);
+                assert!(before.is_none_or(|before| before < job.claim), "claims rise");
+                assert!(!told.completed.contains(&job.id.number()), "a finished job runs again");
+                held.push(job);
+            }
+            life.step();
+        }
+        11..=16 if !held.is_empty() => {
+            let job = held.swap_remove(dice.roll(held.len() as u64) as usize);
+            let id = job.id.number();
+            let outcome = match dice.roll(6) {
+                0 => Outcome::Failed { error: "e".into(), retry_after_ms: Some(5) },
+                1 => Outcome::Snoozed { for_ms: 5 },
+                _ => done(),
+            };
+            let completes = outcome == done();
+            let (reply, answer) = Reply::new();
+            job.settle_and_ask(outcome, 1, reply);
+            life.step();
+            if completes && answer.try_recv().is_ok_and(|held| held.unwrap()) {
+                told.completed.insert(id);
+            }
+        }
+        17 => life.clock.advance(Duration::from_millis(dice.roll(20))),
+        18 if dice.roll(4) == 0 => {
+            held.clear();
+            // Un-synced operations exist only inside a step, so here the cut falls between two groups;
+            // `cut_inside_a_group` cuts within one.
+            life.crash(|| dice.roll(2) == 0).unwrap();
+        }
+        _ => life.step(),
+    }
+}
+
+fn finish(life: &mut Life, told: &mut Told, held: &mut Vec<HandOut>, seed: u64) {
+    held.clear();
+    life.crash(|| false).unwrap();
+    for _ in 0..10_000 {
+        life.step();
+        match life.take() {
+            Some(job) => {
+                assert!(!told.completed.contains(&job.id.number()), "seed {seed}: a finished job runs again");
+                job.settle(done(), 1);
+            }
+            None => life.clock.advance(Duration::from_millis(10)),
+        }
+        if life.rows().iter().all(|row| row.state.is_finished()) {
+            break;
+        }
+    }
+    let rows: BTreeMap<u64, State> = life.rows().iter().map(|row| (row.id.number(), row.state)).collect();
+    for id in &told.enqueued {
+        assert_eq!(rows.get(id), Some(&State::Completed), "seed {seed}: job {id}");
+    }
+}
+
+/// A cut at every sync of a group of many parts, keeping any part of the last operations: the group is
+/// there as a whole, or not at all.
+#[test]
+fn a_cut_inside_a_group_leaves_all_of_it_or_nothing() {
+    const JOBS: usize = 60; // of 30 KiB: a group of some four syncs
+    for cut_at in 1..8 {
+        for seed in 1..6 {
+            let mut dice = Dice(seed * 31 + cut_at);
+            let mut life = Life::new(1);
+            let known = life.enqueue(vec![job()]).unwrap()[0].id;
+            life.disk.fail_from_sync(life.disk.syncs() + cut_at);
+            let big = || NewJob { payload: Content::Inline(vec![3; 30 * 1024]), ..job() };
+            let answer = life.enqueue((0..JOBS).map(|_| big()).collect());
+            life.disk.heal();
+            life.crash(|| dice.roll(2) == 0).unwrap();
+            let rows = life.rows();
+            let there = rows.iter().filter(|row| row.id != known).count();
+            assert!(there == 0 || there == JOBS, "cut at sync {cut_at}: {there} of {JOBS}");
+            assert!(answer.is_err() || there == JOBS, "acknowledged and lost");
+            assert!(rows.iter().any(|row| row.id == known));
+        }
+    }
+}
+
+#[test]
+fn compaction_keeps_the_journal_small_beside_one_job_that_stays() {
+    let mut life = Life::new(4);
+    let stays = life.enqueue(vec![NewJob { wait: Wait::For(u64::MAX / 4), ..job() }]).unwrap()[0].id;
+    let mut largest = 0;
+    for _ in 0..3_000 {
+        life.enqueue(vec![job(), job()]).unwrap();
+        while let Some(job) = life.take() {
+            job.settle(done(), 1);
+        }
+        life.step();
+        let stats = life.ask(|reply| Command::Snapshot { reply }).unwrap();
+        largest = largest.max(stats.journal_bytes.saturating_sub(2 * stats.live_bytes));
+    }
+    assert!(largest < 20_000 + 60_000, "dead weight of {largest} bytes");
+    life.crash(|| true).unwrap();
+    assert_eq!(life.row(stays).unwrap().state, State::Scheduled);
+    let stats = life.ask(|reply| Command::Snapshot { reply }).unwrap();
+    assert_eq!(stats.counters.completed, 6_000);
+}
+
+#[test]
+fn large_groups_of_readers_see_only_what_is_durable() {
+    let mut life = Life::new(1);
+    life.enqueue((0..5_000).map(|_| job()).collect()).unwrap();
+    let filter = Filter { state: Some(State::Ready), ..Filter::default() };
+    let mut from = JobId::from_number(0);
+    let mut seen = 0;
+    loop {
+        let f = filter.clone();
+        let page = life.ask(|reply| Command::List { filter: f, from, rows_max: 1_000, reply }).unwrap();
+        assert!(page.rows.len() <= 1_000);
+        seen += page.rows.len();
+        match page.next {
+            Some(next) => from = next,
+            None => break,
+        }
+    }
+    assert!((4_990..5_000).contains(&seen), "all but those claimed: {seen}");
+}
+
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}

@@ -67,6 +67,12 @@ impl MemoryDisk {
         self.state.lock().fail_from_sync = Some(n);
     }
 
+    /// Syncs work again.
+    #[cfg(test)]
+    pub(crate) fn heal(&self) {
+        self.state.lock().fail_from_sync = None;
+    }
+
     #[cfg(test)]
     pub(crate) fn syncs(&self) -> u64 {
         self.state.lock().syncs

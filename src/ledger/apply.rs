@@ -671,11 +671,11 @@ impl Ledger {
 
 fn end(r: &mut Record, phase: Phase, history: Option<&History>, stamp: Stamp) {
     r.phase = phase;
-    r.crashes = if matches!(phase, Phase::Dead(_)) {
-        r.crashes
-    } else {
-        0
-    };
+    match phase {
+        Phase::Dead(DeadReason::AttemptsUsedUp) => r.failures = r.failures.saturating_add(1),
+        Phase::Dead(_) => {} // how many crashes it took is part of why
+        _ => r.crashes = 0,
+    }
     r.due_ms = stamp.at_ms;
     r.relative = false;
     set_history(r, history, stamp.place);
