@@ -38,8 +38,7 @@ pub(crate) fn run(args: &DemoChildArgs) -> Result<Verdict, Failure> {
     let place = Place::at(args.place.clone(), args.leave);
     let paths = Plan::read_paths(&place)?;
     let notes = Arc::new(Notes::new(&place, args.life)?);
-    let may_end = listen_to_parent(place)?;
-    let place = Place::at(args.place.clone(), args.leave);
+    let may_end = listen_to_parent(Place::at(args.place.clone(), args.leave))?;
 
     let (root, noted) = (args.root.clone(), notes.clone());
     let opened = job::engine(&place.store())
@@ -81,10 +80,14 @@ fn work(engine: &Engine, paths: &[String], jobs: u32, earlier: &Earlier, notes: 
     thread::scope(|scope| {
         let (stored, waited_for) = channel();
         let waiting = scope.spawn(|| wait_for_each(waited_for, notes));
-        let producer = || Producer { engine, paths, todo: &todo, next: &next, notes, stored: stored.clone() };
-        let producers: Vec<_> = (0..PRODUCERS).map(|_| scope.spawn(producer().go())).collect();
+        let mut threads = vec![waiting];
+        for _ in 0..PRODUCERS {
+            let stored = stored.clone();
+            let producer = Producer { engine, paths, todo: &todo, next: &next, notes, stored };
+            threads.push(scope.spawn(move || producer.run()));
+        }
         drop(stored);
-        for thread in producers.into_iter().chain([waiting]) {
+        for thread in threads {
             thread.join().unwrap_or_else(|_| Err(Failure::NotWell("a thread panicked".to_owned())))?;
         }
         Ok(())
@@ -109,20 +112,18 @@ struct Producer<'a> {
     stored: Sender<Handle<Option<Hash>>>,
 }
 
-impl<'a> Producer<'a> {
-    fn go(self) -> impl FnOnce() -> Result<(), Failure> + use<'a> {
-        move || {
-            for turn in 1.. {
-                let size = if turn % (SINGLES + 1) == 0 { BATCH } else { 1 };
-                let from = self.next.fetch_add(size, Ordering::Relaxed);
-                let Some(jobs) = self.todo.get(from..).filter(|jobs| !jobs.is_empty()) else { break };
-                match jobs.get(..size).unwrap_or(jobs) {
-                    [job] => self.enqueue_one(*job)?,
-                    jobs => self.enqueue_batch(jobs)?,
-                }
+impl Producer<'_> {
+    fn run(&self) -> Result<(), Failure> {
+        for turn in 1.. {
+            let size = if turn % (SINGLES + 1) == 0 { BATCH } else { 1 };
+            let from = self.next.fetch_add(size, Ordering::Relaxed);
+            let Some(left) = self.todo.get(from..).filter(|left| !left.is_empty()) else { break };
+            match left.get(..size).unwrap_or(left) {
+                [job] => self.enqueue_one(*job)?,
+                jobs => self.enqueue_batch(jobs)?,
             }
-            Ok(())
         }
+        Ok(())
     }
 
     fn enqueue_one(&self, job: u32) -> Result<(), Failure> {
@@ -277,15 +278,12 @@ fn tell(report: &Report) {
 /// the child cleans up and ends, whatever it is doing.
 fn listen_to_parent(place: Place) -> Result<Receiver<()>, Failure> {
     let (tell, told) = channel();
-    let listen = move || {
-        for line in stdin().lock().lines() {
-            if line.is_err() {
-                break;
-            }
-            tell.send(()).ok();
+    let listen = move || match stdin().lock().lines().next() {
+        Some(Ok(_)) => drop(tell.send(())),
+        Some(Err(_)) | None => {
+            place.clean_up();
+            exit(1);
         }
-        place.clean_up();
-        exit(1);
     };
     let thread = thread::Builder::new().name("parent".to_owned()).spawn(listen);
     thread.map_err(|e| Failure::CannotRun(format!("could not start a thread: {e}")))?;

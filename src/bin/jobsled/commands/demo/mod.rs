@@ -86,7 +86,7 @@ fn drive_and_check(
     progress.at(u64::from(plan.jobs), "checking the store");
     let lives = acks::read_all(place)?;
     let found = store::look(place, plan)?;
-    let tally = Tally::of(plan.jobs, &lives, &found, driven.trouble.is_none());
+    let tally = Tally::of(&lives, &found, driven.trouble.is_none());
     progress.end();
     Ok(report::tell(plan, &driven, &found, &tally))
 }

@@ -101,9 +101,9 @@ fn chosen_dir(dir: &Path) -> Result<(PathBuf, bool), Failure> {
     let cannot = |what: &str| {
         Err(Failure::CannotRun(format!("the store cannot be in {}: {what}. Name a new or empty directory.", dir.display())))
     };
-    let made = match fs::read_dir(dir) {
-        Ok(mut entries) if entries.next().is_none() => false,
-        Ok(_) => return cannot("it is not empty"),
+    let made = match fs::read_dir(dir).map(|mut entries| entries.next().is_none()) {
+        Ok(true) => false,
+        Ok(false) => return cannot("it is not empty"),
         Err(e) if e.kind() == ErrorKind::NotFound => {
             make_dir(dir).map_err(|e| cannot_make(dir, &e))?;
             true

@@ -69,8 +69,9 @@ impl Plan {
         Ok(Plan { root, files, jobs, bytes, left_out })
     }
 
-    pub(super) fn file_of(&self, job: u32) -> Option<&Planned> {
-        self.files.get(file_number(job, self.files.len()))
+    /// Which file a job hashes.
+    pub(super) fn file_number(&self, job: u32) -> usize {
+        file_number(job, self.files.len())
     }
 
     /// Leaves the paths where the child finds them.

@@ -1,0 +1,13 @@
+//! The engine from outside: public API, real disk. One binary, a module per concern.
+
+#![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping")]
+
+/// What an engine does for its users, end to end.
+mod api;
+/// Every wrong input has its typed error, and nothing is harmed.
+mod bad_input;
+/// The program `jobsled demo`.
+#[cfg(feature = "cli")]
+mod cli_demo;
+/// Time limits, order and time as seen from outside.
+mod order;
