@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::clock_watch::ClockWatch;
+use super::clock_watch::{ClockWatch, LOOK_EVERY};
 use super::command::{Command, Ending, Reply};
 use super::events::{Hub, What};
 use super::handout::{HandOut, HandOuts, Live};
@@ -223,21 +223,20 @@ impl Core {
             return None;
         }
         let now = self.clock.now();
-        let by_wall = self.ledger.next_due_ms().map(|due_ms| {
+        // The wall clock may be set while we sleep, so it is looked at now and then.
+        let until = |due_ms: i64| {
             let ahead_ms = u64::try_from(due_ms.saturating_sub(now.wall_ms)).unwrap_or(0);
-            match Duration::from_millis(ahead_ms) {
-                // Due, and not done: it waits for trust in the clock.
-                Duration::ZERO => self.watch.until_trusted(now),
-                ahead => ahead.min(super::clock_watch::LOOK_EVERY),
-            }
-        });
+            Duration::from_millis(ahead_ms).min(LOOK_EVERY)
+        };
+        let timer = self.ledger.next_timer_ms().map(until);
+        let trusted = self.ledger.next_trusted_ms().map(|at| until(at).max(self.watch.until_trusted(now)));
         let hand = self.hand_claims.iter().map(|claim| claim.until.saturating_sub(now.steady));
         let limits = self.limited.iter().filter_map(|id| self.next_limit(*id));
         let closing = match self.mode {
             Mode::Closing { until } => Some(until.saturating_sub(now.steady)),
             _ => None,
         };
-        by_wall.into_iter().chain(hand).chain(limits.map(|at| at.saturating_sub(now.steady))).chain(closing).min()
+        timer.into_iter().chain(trusted).chain(hand).chain(limits.map(|at| at.saturating_sub(now.steady))).chain(closing).min()
     }
 
     /// Whether there is clean-up to do while nobody asks for anything.

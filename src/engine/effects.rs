@@ -12,6 +12,15 @@ impl Core {
     /// Nothing in here may be seen before the group was synced; nothing blocks on anybody.
     pub(super) fn effects(&mut self) -> Result<()> {
         let pending = std::mem::take(&mut self.pending);
+        // Files and news first: whoever has an answer finds the world as it says.
+        for file in pending.files {
+            if let Err(error) = self.disk.payloads.remove(file) {
+                log::warn!("{error}; the file is left over until the next opening");
+            }
+        }
+        for (id, what, kind, queue) in pending.changes {
+            self.hub.publish(id, what, kind, queue, self.now.wall_ms);
+        }
         pending.answers.into_iter().for_each(|answer| answer(&Fate::Synced));
         self.hand_out(pending.claims)?;
         for id in pending.ended {
@@ -19,14 +28,6 @@ impl Core {
         }
         for command in pending.reads {
             self.read_frames(command)?;
-        }
-        for (id, what, kind, queue) in pending.changes {
-            self.hub.publish(id, what, kind, queue, self.now.wall_ms);
-        }
-        for file in pending.files {
-            if let Err(error) = self.disk.payloads.remove(file) {
-                log::warn!("{error}; the file is left over until the next opening");
-            }
         }
         // The settles are synced, so the recorder may forget these claims.
         pending.places.into_iter().for_each(|place| self.places.give_back(place));

@@ -331,6 +331,18 @@ fn the_clock_may_jump_while_jobs_wait() {
     assert_eq!(stats.counters.completed, 2);
 }
 
+/// A job became due between the step's look at the clock and the writer's look before it sleeps; the writer
+/// took it for one that waits for a trusted clock and slept for a minute.
+#[test]
+fn a_job_that_is_due_is_never_slept_over() {
+    let mut life = Life::new(1);
+    life.enqueue(vec![NewJob { wait: Wait::For(5), ..job() }]).unwrap();
+    life.clock.advance(Duration::from_millis(5));
+    assert_eq!(life.core.sleep_at_most(), Some(Duration::ZERO));
+    life.step();
+    assert!(life.take().is_some());
+}
+
 /// What a caller was told, kept apart from the engine.
 #[derive(Default)]
 struct Told {

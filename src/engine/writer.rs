@@ -21,8 +21,10 @@ pub(crate) fn spawn(core: Core, commands: Receiver<Command>) -> Result<JoinHandl
 }
 
 fn run(mut core: Core, commands: &Receiver<Command>) {
+    // The first step comes unasked: what was ready when the store was opened starts now.
+    let mut first = Some(None);
     while !core.is_closed() {
-        let Some(first) = next(&core, commands) else { break };
+        let Some(first) = first.take().or_else(|| next(&core, commands)) else { break };
         let group = drain(first, || commands.try_recv().ok());
         // An error has poisoned the core and told everybody; what comes from now on is refused.
         if let Err(error) = core.step(group) {

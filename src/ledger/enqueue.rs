@@ -1,12 +1,12 @@
 //! New jobs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::error::{Error, Result};
 use crate::job::{JobId, NewJob, Wait};
 
 use super::event::{Event, NewRecord};
-use super::names::{KindIx, NAMES_MAX, Names};
+use super::names::{KindIx, NAMES_MAX};
 use super::{Ledger, Payload};
 
 /// What became of one job of an enqueue.
@@ -89,27 +89,27 @@ impl Ledger {
 
     /// Kinds, queues and policies are numbered; a program that invents one per job must not get far.
     fn check_room(&self, jobs: &[NewJob]) -> Result<()> {
-        let full = |names: &Names, name: &str| {
-            names.find(name).is_none() && names.len() + jobs.len() > NAMES_MAX
-        };
+        let mut kinds = HashSet::new();
+        let mut queues = HashSet::new();
+        let mut policies = HashSet::new();
         for job in jobs {
             let refuse = |what, name: &str| {
-                let rule = format!(
-                    "one store has room for {NAMES_MAX} of them; put what varies into payload or metadata"
-                );
-                Err(Error::Invalid {
-                    what,
-                    found: format!("one more new name (`{name}`)"),
-                    rule,
-                })
+                let rule = format!("one store has room for {NAMES_MAX} of them; put what varies into payload or metadata");
+                Err(Error::Invalid { what, found: format!("one more new one (`{name}`)"), rule })
             };
-            if full(&self.kinds, &job.kind) {
+            if self.kinds.find(&job.kind).is_none() && kinds.insert(&job.kind) && self.kinds.len() + kinds.len() > NAMES_MAX {
                 return refuse("kind", &job.kind);
             }
-            if full(&self.queue_names, &job.queue) {
+            if self.queue_names.find(&job.queue).is_none()
+                && queues.insert(&job.queue)
+                && self.queue_names.len() + queues.len() > NAMES_MAX
+            {
                 return refuse("queue", &job.queue);
             }
-            if !self.policies.has_room_for(&job.policy, jobs.len()) {
+            if !self.policies.has(&job.policy)
+                && policies.insert(&job.policy)
+                && self.policies.len() + policies.len() > NAMES_MAX
+            {
                 return refuse("combination of attempts, backoff and limits", &job.kind);
             }
         }

@@ -145,9 +145,12 @@ impl Policies {
             .map_or(0, |s| s.hash)
     }
 
-    /// Whether a policy can be taken into use.
-    pub(crate) fn has_room_for(&self, policy: &Policy, more: usize) -> bool {
-        self.index.contains_key(policy) || self.index.len() + more < NAMES_MAX
+    pub(crate) fn has(&self, policy: &Policy) -> bool {
+        self.index.contains_key(policy)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.index.len()
     }
 }
 

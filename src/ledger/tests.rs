@@ -189,7 +189,7 @@ fn nothing_is_ready_before_its_time_even_when_the_clock_goes_back() {
     life.push(&Event::ClockStepped { before_ms, by_ms: -3_600_000 });
     life.pass(-3_600_000);
     assert_eq!(life.state(absolute), Some(State::Scheduled));
-    assert_eq!(life.ledger.next_due_ms(), Some(START_MS + 1_000));
+    assert_eq!(life.ledger.next_timer_ms(), Some(START_MS + 1_000));
     life.pass(3_600_000);
     assert_eq!(life.claim().unwrap().0, absolute);
     assert_eq!(life.claim().unwrap().0, relative);

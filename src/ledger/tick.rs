@@ -34,9 +34,13 @@ impl Ledger {
         events
     }
 
-    /// When time alone will bring about something next; `None` if never.
-    pub(crate) fn next_due_ms(&self) -> Option<i64> {
-        let ahead = self.timers.first().map(|(due_ms, _)| *due_ms);
+    /// When the next scheduled job becomes ready; `None` if there is none.
+    pub(crate) fn next_timer_ms(&self) -> Option<i64> {
+        self.timers.first().map(|(due_ms, _)| *due_ms)
+    }
+
+    /// When the next thing is due that waits for a trusted clock; `None` if there is none.
+    pub(crate) fn next_trusted_ms(&self) -> Option<i64> {
         let expiry = self.expiries.first().map(|(at, _)| *at);
         let aged = self
             .queues
@@ -52,7 +56,7 @@ impl Ledger {
                 finished.into_iter().chain(dead).min()
             });
         let aged = aged.min().filter(|at| *at != i64::MAX);
-        [ahead, expiry, self.keys.next_due(), aged]
+        [expiry, self.keys.next_due(), aged]
             .into_iter()
             .flatten()
             .min()

@@ -36,7 +36,11 @@ fn paint(colour: Colour, text: &str, on_terminal: bool) -> String {
         Colour::Green => 32,
         Colour::Red => 31,
     };
-    if on_terminal && !unwanted { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    if on_terminal && !unwanted {
+        format!("\x1b[{code}m{text}\x1b[0m")
+    } else {
+        text.to_owned()
+    }
 }
 
 /// Progress on stderr: a bar on a terminal, and lines either way.
@@ -48,8 +52,9 @@ pub(crate) struct Progress {
 impl Progress {
     pub(crate) fn new(length: u64) -> Progress {
         let bar = stderr().is_terminal().then(|| {
-            let template = "{bar:30} {percent:>3} %  {human_pos} of {human_len} jobs done{msg}";
-            let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+            let template = "{bar:20} {percent:>3} %  {human_pos} of {human_len} jobs done{msg}";
+            let style = ProgressStyle::with_template(template)
+                .unwrap_or_else(|_| ProgressStyle::default_bar());
             ProgressBar::new(length).with_style(style.progress_chars("=> "))
         });
         Progress { bar }
@@ -84,7 +89,7 @@ pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place) % 3 == 0 {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -94,23 +99,34 @@ pub(crate) fn count(number: u64) -> String {
 
 /// `1 job`, `2 jobs`.
 pub(crate) fn counted(number: u64, one: &str) -> String {
-    format!("{} {one}{}", count(number), if number == 1 { "" } else { "s" })
+    format!(
+        "{} {one}{}",
+        count(number),
+        if number == 1 { "" } else { "s" }
+    )
 }
 
 /// Bytes in the unit that people count them in.
 pub(crate) fn size(bytes: u64) -> String {
-    let tenths = |unit: u64| format!("{}.{}", count(bytes / unit), bytes % unit * 10 / unit);
+    let in_unit = |unit: u64, name: &str| match (bytes / unit, bytes % unit * 10 / unit) {
+        (whole, 0) => format!("{} {name}", count(whole)),
+        (whole, tenths) => format!("{}.{tenths} {name}", count(whole)),
+    };
     match bytes {
         0..0x400 => counted(bytes, "byte"),
-        0x400..0x10_0000 => format!("{} KiB", tenths(0x400)),
-        _ => format!("{} MiB", tenths(0x10_0000)),
+        0x400..0x10_0000 => in_unit(0x400, "KiB"),
+        _ => in_unit(0x10_0000, "MiB"),
     }
 }
 
 /// `85 ms`, `2.4 s`.
 pub(crate) fn time(time: Duration) -> String {
     let ms = time.as_millis();
-    if ms < 1_000 { format!("{ms} ms") } else { format!("{}.{} s", ms / 1_000, ms % 1_000 / 100) }
+    if ms < 1_000 {
+        format!("{ms} ms")
+    } else {
+        format!("{}.{} s", ms / 1_000, ms % 1_000 / 100)
+    }
 }
 
 #[cfg(test)]
@@ -119,12 +135,26 @@ mod tests {
 
     #[test]
     fn numbers_are_told_as_people_write_them() {
-        let cases = [(0, "0"), (999, "999"), (1_000, "1,000"), (20_000, "20,000"), (1_234_567, "1,234,567")];
+        let cases = [
+            (0, "0"),
+            (999, "999"),
+            (1_000, "1,000"),
+            (20_000, "20,000"),
+            (1_234_567, "1,234,567"),
+        ];
         for (number, expected) in cases {
             assert_eq!(count(number), expected);
         }
-        assert_eq!((counted(1, "job"), counted(0, "job")), ("1 job".to_owned(), "0 jobs".to_owned()));
-        let cases = [(1, "1 byte"), (1_023, "1,023 bytes"), (1_536, "1.5 KiB"), (268_435_456, "256.0 MiB")];
+        assert_eq!(
+            (counted(1, "job"), counted(0, "job")),
+            ("1 job".to_owned(), "0 jobs".to_owned())
+        );
+        let cases = [
+            (1, "1 byte"),
+            (1_023, "1,023 bytes"),
+            (1_536, "1.5 KiB"),
+            (268_435_456, "256 MiB"),
+        ];
         for (bytes, expected) in cases {
             assert_eq!(size(bytes), expected);
         }

@@ -20,7 +20,12 @@ const RECORD_BYTES: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Record {
     /// An enqueue returned: this job of the plan is stored under this id.
-    Accepted { id: u64, job: u32, file: u32, pass: u32 },
+    Accepted {
+        id: u64,
+        job: u32,
+        file: u32,
+        pass: u32,
+    },
     /// A completion was told, so it is durable.
     Completed { id: u64, told: Told },
     /// A handler began.
@@ -49,7 +54,10 @@ impl Acks {
         let path = place.life(life);
         match OpenOptions::new().append(true).create_new(true).open(&path) {
             Ok(file) => Ok(Acks { file, path }),
-            Err(e) => Err(Failure::CannotRun(format!("could not make {}: {e}", path.display()))),
+            Err(e) => Err(Failure::CannotRun(format!(
+                "could not make {}: {e}",
+                path.display()
+            ))),
         }
     }
 
@@ -59,21 +67,29 @@ impl Acks {
         for record in records {
             let line = record.to_string();
             assert!(line.len() < RECORD_BYTES, "`{line}` does not fit a record");
-            text += &format!("{line:<width$}\n", width = RECORD_BYTES - 1);
+            text.push_str(&line);
+            text.extend(std::iter::repeat_n(' ', RECORD_BYTES - 1 - line.len()));
+            text.push('\n');
         }
-        (&self.file)
-            .write_all(text.as_bytes())
-            .map_err(|e| Failure::CannotRun(format!("could not write {}: {e}. Is the disk full?", self.path.display())))
+        (&self.file).write_all(text.as_bytes()).map_err(|e| {
+            Failure::CannotRun(format!(
+                "could not write {}: {e}. Is the disk full?",
+                self.path.display()
+            ))
+        })
     }
 }
 
 /// What was noted in one life, in order.
 pub(super) fn read(place: &Place, life: u32) -> Result<Vec<Record>, Failure> {
     let path = place.life(life);
-    let unreadable = |why: String| Failure::CannotRun(format!("could not read {}: {why}", path.display()));
+    let unreadable =
+        |why: String| Failure::NotWell(format!("could not read {}: {why}", path.display()));
     let bytes = std::fs::read(&path).map_err(|e| unreadable(e.to_string()))?;
     let text = String::from_utf8(bytes).map_err(|e| unreadable(e.to_string()))?;
-    let records = text.lines().map(|line| Record::parse(line).ok_or_else(|| unreadable(format!("`{line}` is no record"))));
+    let records = text.lines().map(|line| {
+        Record::parse(line).ok_or_else(|| unreadable(format!("`{line}` is no record")))
+    });
     records.collect()
 }
 
@@ -99,10 +115,14 @@ impl Record {
                     "wait" => Told::ByWait,
                     _ => return None,
                 };
-                Record::Completed { id: id.parse().ok()?, told }
+                Record::Completed {
+                    id: id.parse().ok()?,
+                    told,
+                }
             }
             [what, id, "claim", claim, "attempt", attempt] => {
-                let (id, claim, attempt) = (id.parse().ok()?, claim.parse().ok()?, attempt.parse().ok()?);
+                let (id, claim, attempt) =
+                    (id.parse().ok()?, claim.parse().ok()?, attempt.parse().ok()?);
                 match what {
                     "started" => Record::Started { id, claim, attempt },
                     "ended" => Record::Ended { id, claim, attempt },
@@ -117,11 +137,26 @@ impl Record {
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Record::Accepted { id, job, file, pass } => write!(f, "accepted {id} job {job} file {file} pass {pass}"),
-            Record::Completed { id, told: Told::ByEvent } => write!(f, "completed {id} by event"),
-            Record::Completed { id, told: Told::ByWait } => write!(f, "completed {id} by wait"),
-            Record::Started { id, claim, attempt } => write!(f, "started {id} claim {claim} attempt {attempt}"),
-            Record::Ended { id, claim, attempt } => write!(f, "ended {id} claim {claim} attempt {attempt}"),
+            Record::Accepted {
+                id,
+                job,
+                file,
+                pass,
+            } => write!(f, "accepted {id} job {job} file {file} pass {pass}"),
+            Record::Completed {
+                id,
+                told: Told::ByEvent,
+            } => write!(f, "completed {id} by event"),
+            Record::Completed {
+                id,
+                told: Told::ByWait,
+            } => write!(f, "completed {id} by wait"),
+            Record::Started { id, claim, attempt } => {
+                write!(f, "started {id} claim {claim} attempt {attempt}")
+            }
+            Record::Ended { id, claim, attempt } => {
+                write!(f, "ended {id} claim {claim} attempt {attempt}")
+            }
         }
     }
 }
@@ -133,18 +168,43 @@ mod tests {
     #[test]
     fn records_are_read_as_they_were_written() {
         let records = [
-            Record::Accepted { id: u64::MAX, job: 7, file: 3, pass: 2 },
-            Record::Completed { id: 1, told: Told::ByEvent },
-            Record::Completed { id: 1, told: Told::ByWait },
-            Record::Started { id: 2, claim: u64::from(u32::MAX), attempt: u32::MAX },
-            Record::Ended { id: 2, claim: 9, attempt: 1 },
+            Record::Accepted {
+                id: u64::MAX,
+                job: 7,
+                file: 3,
+                pass: 2,
+            },
+            Record::Completed {
+                id: 1,
+                told: Told::ByEvent,
+            },
+            Record::Completed {
+                id: 1,
+                told: Told::ByWait,
+            },
+            Record::Started {
+                id: 2,
+                claim: u64::from(u32::MAX),
+                attempt: u32::MAX,
+            },
+            Record::Ended {
+                id: 2,
+                claim: 9,
+                attempt: 1,
+            },
         ];
         for record in records {
             let line = record.to_string();
             assert!(line.len() < RECORD_BYTES);
             assert_eq!(Record::parse(&line), Some(record), "{line}");
         }
-        for line in ["", "accepted 1", "completed 1 by guess", "stopped 1 claim 1 attempt 1", "ended x claim 1 attempt 1"] {
+        for line in [
+            "",
+            "accepted 1",
+            "completed 1 by guess",
+            "stopped 1 claim 1 attempt 1",
+            "ended x claim 1 attempt 1",
+        ] {
             assert_eq!(Record::parse(line), None, "{line}");
         }
     }

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use jobsled::{Context, Engine, Events, Finished, Handle, JobId, JobResult, What};
+use jobsled::{Context, Engine, Events, Finished, Handle, JobId, What};
 
 use super::acks::{self, Acks, Record, Told};
 use super::job::{self, Hash, HashFile};
@@ -40,42 +40,54 @@ pub(crate) fn run(args: &DemoChildArgs) -> Result<Verdict, Failure> {
     let notes = Arc::new(Notes::new(&place, args.life)?);
     let may_end = listen_to_parent(Place::at(args.place.clone(), args.leave))?;
 
-    let (root, noted) = (args.root.clone(), notes.clone());
+    let (root, of_handlers) = (args.root.clone(), notes.clone());
     let opened = job::engine(&place.store())
-        .handle(move |job: HashFile, cx: &Context| hash(&job, cx, &root, &noted))
+        .handle(move |job: HashFile, cx: &Context| Ok(hash(&job, cx, &root, &of_handlers)))
         .open();
-    let engine = opened.map_err(|e| Failure::NotWell(format!("the store could not be opened: {e}")))?;
+    let engine =
+        opened.map_err(|e| Failure::NotWell(format!("the store could not be opened: {e}")))?;
     tell(&Report::Opened);
 
     let events = engine.subscribe(EVENTS_MAX);
     let earlier = notes.remember(&place, args.life)?;
     thread::scope(|scope| {
         let watching = scope.spawn(|| note_events(&events, &notes));
-        let worked = work(&engine, &paths, args.jobs, &earlier, &notes).and_then(|()| {
+        let worked = work(&engine, &paths, args.jobs, &earlier, &notes).map(|()| {
             tell(&Report::Done);
             may_end.recv().ok();
-            Ok(())
         });
         // Ends the events too.
         let closed = engine.shutdown(GRACE).map_err(|e| in_engine(&e));
-        let watched = watching.join().unwrap_or_else(|_| Err(Failure::NotWell("a thread panicked".to_owned())));
+        let watched = watching
+            .join()
+            .unwrap_or_else(|_| Err(Failure::NotWell("a thread panicked".to_owned())));
         worked.and(closed.map(drop)).and(watched)
     })?;
     Ok(Verdict::Well)
 }
 
-/// The handler.
-fn hash(job: &HashFile, cx: &Context, root: &Path, notes: &Notes) -> JobResult<Option<Hash>> {
+/// The handler, without the `Ok`: a file that cannot be read is an answer too.
+fn hash(job: &HashFile, cx: &Context, root: &Path, notes: &Notes) -> Option<Hash> {
     let (id, claim, attempt) = (cx.id().number(), cx.claim().number(), cx.attempt().number);
     notes.append(&[Record::Started { id, claim, attempt }]);
-    let hash = job.hash(root).inspect_err(|e| log::warn!("{}: {e}", job.path));
+    let hash = job
+        .hash(root)
+        .inspect_err(|e| log::warn!("{}: {e}", job.path));
     notes.append(&[Record::Ended { id, claim, attempt }]);
-    Ok(hash.ok())
+    hash.ok()
 }
 
 /// Enqueues and waits until every job is done and known to be.
-fn work(engine: &Engine, paths: &[String], jobs: u32, earlier: &Earlier, notes: &Notes) -> Result<(), Failure> {
-    let todo: Vec<u32> = (0..jobs).filter(|job| !earlier.jobs.contains(job)).collect();
+fn work(
+    engine: &Engine,
+    paths: &[String],
+    jobs: u32,
+    earlier: &Earlier,
+    notes: &Notes,
+) -> Result<(), Failure> {
+    let todo: Vec<u32> = (0..jobs)
+        .filter(|job| !earlier.jobs.contains(job))
+        .collect();
     let next = AtomicUsize::new(0);
     thread::scope(|scope| {
         let (stored, waited_for) = channel();
@@ -83,18 +95,30 @@ fn work(engine: &Engine, paths: &[String], jobs: u32, earlier: &Earlier, notes: 
         let mut threads = vec![waiting];
         for _ in 0..PRODUCERS {
             let stored = stored.clone();
-            let producer = Producer { engine, paths, todo: &todo, next: &next, notes, stored };
+            let producer = Producer {
+                engine,
+                paths,
+                todo: &todo,
+                next: &next,
+                notes,
+                stored,
+            };
             threads.push(scope.spawn(move || producer.run()));
         }
         drop(stored);
         for thread in threads {
-            thread.join().unwrap_or_else(|_| Err(Failure::NotWell("a thread panicked".to_owned())))?;
+            thread
+                .join()
+                .unwrap_or_else(|_| Err(Failure::NotWell("a thread panicked".to_owned())))?;
         }
         Ok(())
     })?;
     // What no event told: completed just before an earlier life ended, or before this one listened.
     for id in notes.not_completed() {
-        if let Some(handle) = engine.handle::<HashFile>(JobId::from_number(id)).map_err(|e| in_engine(&e))? {
+        if let Some(handle) = engine
+            .handle::<HashFile>(JobId::from_number(id))
+            .map_err(|e| in_engine(&e))?
+        {
             wait(&handle, notes)?;
         }
     }
@@ -117,7 +141,9 @@ impl Producer<'_> {
         for turn in 1.. {
             let size = if turn % (SINGLES + 1) == 0 { BATCH } else { 1 };
             let from = self.next.fetch_add(size, Ordering::Relaxed);
-            let Some(left) = self.todo.get(from..).filter(|left| !left.is_empty()) else { break };
+            let Some(left) = self.todo.get(from..).filter(|left| !left.is_empty()) else {
+                break;
+            };
             match left.get(..size).unwrap_or(left) {
                 [job] => self.enqueue_one(*job)?,
                 jobs => self.enqueue_batch(jobs)?,
@@ -127,7 +153,12 @@ impl Producer<'_> {
     }
 
     fn enqueue_one(&self, job: u32) -> Result<(), Failure> {
-        let stored = self.engine.job(self.job(job)).key(key(job)).enqueue().map_err(|e| in_engine(&e))?;
+        let stored = self
+            .engine
+            .job(self.job(job))
+            .key(key(job))
+            .enqueue()
+            .map_err(|e| in_engine(&e))?;
         let handle = stored.into_handle();
         self.accepted(&[(handle.id(), job)]);
         // Nobody receives any more if waiting failed, and then that is the error to tell.
@@ -141,22 +172,35 @@ impl Producer<'_> {
             batch.add_request(self.engine.job(self.job(*job)).key(key(*job)));
         }
         let stored = batch.enqueue().map_err(|e| in_engine(&e))?;
-        let stored: Vec<_> = stored.iter().zip(jobs).map(|((id, _), job)| (*id, *job)).collect();
+        let stored: Vec<_> = stored
+            .iter()
+            .zip(jobs)
+            .map(|((id, _), job)| (*id, *job))
+            .collect();
         self.accepted(&stored);
         Ok(())
     }
 
     fn job(&self, job: u32) -> HashFile {
-        let path = self.paths.get(plan::file_number(job, self.paths.len())).cloned();
-        HashFile { path: path.unwrap_or_default() }
+        let path = self
+            .paths
+            .get(plan::file_number(job, self.paths.len()))
+            .cloned();
+        HashFile {
+            path: path.unwrap_or_default(),
+        }
     }
 
     fn accepted(&self, stored: &[(JobId, u32)]) {
         let files = u32::try_from(self.paths.len()).unwrap_or(u32::MAX);
-        let record = |&(id, job): &(JobId, u32)| {
-            Record::Accepted { id: id.number(), job, file: job % files, pass: job / files + 1 }
+        let record = |&(id, job): &(JobId, u32)| Record::Accepted {
+            id: id.number(),
+            job,
+            file: job % files,
+            pass: job / files + 1,
         };
-        self.notes.accepted(&stored.iter().map(record).collect::<Vec<_>>());
+        self.notes
+            .accepted(&stored.iter().map(record).collect::<Vec<_>>());
     }
 }
 
@@ -166,7 +210,9 @@ fn key(job: u32) -> String {
 }
 
 fn wait_for_each(stored: Receiver<Handle<Option<Hash>>>, notes: &Notes) -> Result<(), Failure> {
-    stored.into_iter().try_for_each(|handle| wait(&handle, notes))
+    stored
+        .into_iter()
+        .try_for_each(|handle| wait(&handle, notes))
 }
 
 fn wait(handle: &Handle<Option<Hash>>, notes: &Notes) -> Result<(), Failure> {
@@ -185,7 +231,9 @@ fn note_events(events: &Events, notes: &Notes) -> Result<(), Failure> {
     }
     match events.missed() {
         0 => Ok(()),
-        missed => Err(Failure::CannotRun(format!("{missed} events were not heard in time"))),
+        missed => Err(Failure::CannotRun(format!(
+            "{missed} events were not heard in time"
+        ))),
     }
 }
 
@@ -213,7 +261,10 @@ struct Earlier {
 
 impl Notes {
     fn new(place: &Place, life: u32) -> Result<Notes, Failure> {
-        Ok(Notes { acks: Acks::create(place, life)?, known: Mutex::default() })
+        Ok(Notes {
+            acks: Acks::create(place, life)?,
+            known: Mutex::default(),
+        })
     }
 
     /// Reads the notes of earlier lives.
@@ -236,7 +287,10 @@ impl Notes {
     }
 
     fn completed(&self, id: JobId, told: Told) {
-        let record = [Record::Completed { id: id.number(), told }];
+        let record = [Record::Completed {
+            id: id.number(),
+            told,
+        }];
         self.append(&record);
         self.know(&record);
     }
@@ -260,12 +314,19 @@ impl Notes {
         }
         let (accepted, completed) = (known.accepted.len() as u64, known.completed.len() as u64);
         drop(known);
-        tell(&Report::Progress { accepted, completed });
+        tell(&Report::Progress {
+            accepted,
+            completed,
+        });
     }
 
     fn not_completed(&self) -> Vec<u64> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.accepted.difference(&known.completed).copied().collect()
+        known
+            .accepted
+            .difference(&known.completed)
+            .copied()
+            .collect()
     }
 }
 
@@ -278,14 +339,17 @@ fn tell(report: &Report) {
 /// the child cleans up and ends, whatever it is doing.
 fn listen_to_parent(place: Place) -> Result<Receiver<()>, Failure> {
     let (tell, told) = channel();
-    let listen = move || match stdin().lock().lines().next() {
-        Some(Ok(_)) => drop(tell.send(())),
-        Some(Err(_)) | None => {
+    let listen = move || {
+        if let Some(Ok(_)) = stdin().lock().lines().next() {
+            tell.send(()).ok();
+        } else {
             place.clean_up();
             exit(1);
         }
     };
-    let thread = thread::Builder::new().name("parent".to_owned()).spawn(listen);
+    let thread = thread::Builder::new()
+        .name("parent".to_owned())
+        .spawn(listen);
     thread.map_err(|e| Failure::CannotRun(format!("could not start a thread: {e}")))?;
     Ok(told)
 }

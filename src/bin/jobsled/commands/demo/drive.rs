@@ -12,7 +12,7 @@ use crate::commands::Failure;
 use crate::output::{self, Progress};
 
 /// A child that reports nothing for so long makes no progress any more.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
+const SILENCE_MAX: Duration = Duration::from_mins(1);
 /// Lines that are quoted of a child that died by itself.
 const LAST_WORDS: usize = 5;
 
@@ -44,27 +44,34 @@ pub(super) fn drive(
     progress: &Progress,
 ) -> Result<Driven, Failure> {
     plan.write(place)?;
-    let driven = Driven::default();
-    let mut driver = Driver { plan, place, kills, progress, driven, accepted: 0, completed: 0 };
+    let mut parent = Parent {
+        plan,
+        place,
+        kills,
+        progress,
+        driven: Driven::default(),
+        accepted: 0,
+        completed: 0,
+    };
     let began = steady();
     // Every life but the last ends with one of the planned kills.
     for number in 1.. {
         let life = Life::start(plan, place, number)?;
-        match driver.watch(life, number)? {
+        match parent.watch(life, number)? {
             End::Killed => {}
             End::Finished => break,
             End::Trouble(words) => {
-                driver.driven.trouble = Some(words);
+                parent.driven.trouble = Some(words);
                 break;
             }
         }
     }
-    driver.driven.took = steady().saturating_sub(began);
-    Ok(driver.driven)
+    parent.driven.took = steady().saturating_sub(began);
+    Ok(parent.driven)
 }
 
 /// The parent, and what it heard last.
-struct Driver<'a> {
+struct Parent<'a> {
     plan: &'a Plan,
     place: &'a Place,
     kills: &'a mut Kills,
@@ -74,7 +81,7 @@ struct Driver<'a> {
     completed: u64,
 }
 
-impl Driver<'_> {
+impl Parent<'_> {
     fn watch(&mut self, mut life: Life, number: u32) -> Result<End, Failure> {
         // Two kills may be close together: then this one comes while the store is being opened.
         let mut kill_at = self.next_kill();
@@ -85,18 +92,29 @@ impl Driver<'_> {
             }
             match life.next(within) {
                 Heard::Said(Report::Opened, after) if number > 1 => {
-                    self.progress.line(format_args!("open again after {}", output::time(after)));
+                    self.progress
+                        .line(format_args!("open again after {}", output::time(after)));
                     self.driven.recoveries.push(after);
                 }
                 Heard::Said(Report::Opened, _) => {}
-                Heard::Said(Report::Progress { accepted, completed }, _) => {
+                Heard::Said(
+                    Report::Progress {
+                        accepted,
+                        completed,
+                    },
+                    _,
+                ) => {
                     (self.accepted, self.completed) = (accepted, completed);
                     self.show();
                     kill_at = kill_at.or_else(|| self.next_kill());
                 }
                 Heard::Said(Report::Done, _) if self.kills.is_over() => {
                     let status = life.end()?;
-                    return Ok(if status.success() { End::Finished } else { self.trouble(&status.to_string()) });
+                    return Ok(if status.success() {
+                        End::Finished
+                    } else {
+                        self.trouble(&status.to_string())
+                    });
                 }
                 Heard::Said(Report::Done, _) => {
                     self.driven.idle_kills += 1;
@@ -105,7 +123,9 @@ impl Driver<'_> {
                 Heard::Silence if kill_at.is_some() => {}
                 Heard::Silence => {
                     drop(life);
-                    return Ok(self.trouble(&format!("no progress for {} s", SILENCE_MAX.as_secs())));
+                    return Ok(
+                        self.trouble(&format!("no progress for {} s", SILENCE_MAX.as_secs()))
+                    );
                 }
                 Heard::End => {
                     let status = life.wait()?;
@@ -117,13 +137,16 @@ impl Driver<'_> {
 
     /// When the next kill comes, if the work has come so far.
     fn next_kill(&self) -> Option<Duration> {
-        self.kills.due(self.accepted + self.completed).map(|delay| steady() + delay)
+        self.kills
+            .due(self.accepted + self.completed)
+            .map(|delay| steady() + delay)
     }
 
     fn show(&self) {
         let accepted = output::count(self.accepted);
         let kills = output::counted(u64::from(self.driven.kills), "kill");
-        self.progress.at(self.completed, format_args!("{accepted} accepted, {kills}"));
+        self.progress
+            .at(self.completed, format_args!("{accepted} accepted, {kills}"));
     }
 
     fn kill(&mut self, life: Life) -> Result<End, Failure> {
@@ -146,8 +169,15 @@ impl Driver<'_> {
     fn trouble(&self, why: &str) -> End {
         let log = std::fs::read_to_string(self.place.child_log()).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
-        let last = lines.get(lines.len().saturating_sub(LAST_WORDS)..).unwrap_or_default().join("\n  ");
-        let last = if last.is_empty() { last } else { format!(". Its last words:\n  {last}") };
+        let last = lines
+            .get(lines.len().saturating_sub(LAST_WORDS)..)
+            .unwrap_or_default()
+            .join("\n  ");
+        let last = if last.is_empty() {
+            last
+        } else {
+            format!(". Its last words:\n  {last}")
+        };
         End::Trouble(format!("the child process did not finish: {why}{last}"))
     }
 }

@@ -33,12 +33,17 @@ impl Kills {
             acks: (span * kill + random.below(span.max(1))) / number,
             delay: Duration::from_micros(random.below(DELAY_MAX_US)),
         };
-        Kills { moments: (0..number).map(moment).collect() }
+        Kills {
+            moments: (0..number).map(moment).collect(),
+        }
     }
 
     /// How long until the next kill, if its place is reached after so many acknowledgements.
     pub(super) fn due(&self, acks: u64) -> Option<Duration> {
-        self.moments.front().filter(|moment| moment.acks <= acks).map(|moment| moment.delay)
+        self.moments
+            .front()
+            .filter(|moment| moment.acks <= acks)
+            .map(|moment| moment.delay)
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -52,10 +57,14 @@ impl Kills {
 
 /// A seed from the system.
 pub(super) fn random_seed() -> Result<u64, Failure> {
-    getrandom::u64().map_err(|e| Failure::CannotRun(format!("the system gave no random number: {e}. Give one with --seed.")))
+    getrandom::u64().map_err(|e| {
+        Failure::CannotRun(format!(
+            "the system gave no random number: {e}. Give one with --seed."
+        ))
+    })
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): enough to choose moments.
+/// `SplitMix64` (Steele, Lea, Flood 2014): enough to choose moments.
 struct Random(u64);
 
 impl Random {
@@ -83,7 +92,11 @@ mod tests {
             assert_eq!(kills.moments, Kills::plan(seed, 5, 1_000).moments);
             for (n, moment) in kills.moments.iter().enumerate() {
                 let part = n as u64 * 380..(n as u64 + 1) * 380;
-                assert!(part.contains(&moment.acks), "seed {seed}: {:?}", kills.moments);
+                assert!(
+                    part.contains(&moment.acks),
+                    "seed {seed}: {:?}",
+                    kills.moments
+                );
             }
         }
     }

@@ -49,13 +49,32 @@ pub(super) struct Life {
 impl Life {
     pub(super) fn start(plan: &Plan, place: &Place, life: u32) -> Result<Life, Failure> {
         let failed = |e: std::io::Error| {
-            Failure::CannotRun(format!("could not start a child process: {e}. Too many processes, or no memory?"))
+            Failure::CannotRun(format!(
+                "could not start a child process: {e}. Too many processes, or no memory?"
+            ))
         };
-        let log = OpenOptions::new().append(true).create(true).open(place.child_log()).map_err(failed)?;
+        let log = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(place.child_log())
+            .map_err(failed)?;
         let mut command = Command::new(this_program().map_err(failed)?);
-        command.arg("demo-child").arg(place.dir()).arg(&plan.root).arg(plan.jobs.to_string()).arg(life.to_string());
-        command.args(place.leave().to_possible_value().map(|value| value.get_name().to_owned()));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
+        command
+            .arg("demo-child")
+            .arg(place.dir())
+            .arg(&plan.root)
+            .arg(plan.jobs.to_string())
+            .arg(life.to_string());
+        command.args(
+            place
+                .leave()
+                .to_possible_value()
+                .map(|value| value.get_name().to_owned()),
+        );
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log);
         // Ctrl-C is for the parent: the child notices its death, and cleans up.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
@@ -67,8 +86,15 @@ impl Life {
         };
         let (tell, heard) = channel();
         let listen = move || listen(stdout, started, &tell);
-        thread::Builder::new().name("child".to_owned()).spawn(listen).map_err(failed)?;
-        Ok(Life { child, stdin, heard })
+        thread::Builder::new()
+            .name("child".to_owned())
+            .spawn(listen)
+            .map_err(failed)?;
+        Ok(Life {
+            child,
+            stdin,
+            heard,
+        })
     }
 
     /// The next thing that happens, within this time.
@@ -98,7 +124,9 @@ impl Life {
 
     /// Waits for its death.
     pub(super) fn wait(&mut self) -> Result<ExitStatus, Failure> {
-        self.child.wait().map_err(|e| Failure::CannotRun(format!("could not wait for the child process: {e}")))
+        self.child
+            .wait()
+            .map_err(|e| Failure::CannotRun(format!("could not wait for the child process: {e}")))
     }
 }
 
@@ -113,8 +141,13 @@ impl Drop for Life {
 fn listen(stdout: ChildStdout, started: Duration, tell: &Sender<(Report, Duration)>) {
     for line in BufReader::new(stdout).lines().map_while(Result::ok) {
         // A kill may cut the last line short.
-        let Some(report) = Report::parse(&line) else { continue };
-        if tell.send((report, steady().saturating_sub(started))).is_err() {
+        let Some(report) = Report::parse(&line) else {
+            continue;
+        };
+        if tell
+            .send((report, steady().saturating_sub(started)))
+            .is_err()
+        {
             return;
         }
     }
@@ -122,7 +155,11 @@ fn listen(stdout: ChildStdout, started: Duration, tell: &Sender<(Report, Duratio
 
 /// This very program, even if its file was replaced meanwhile.
 fn this_program() -> std::io::Result<std::path::PathBuf> {
-    if cfg!(target_os = "linux") { Ok("/proc/self/exe".into()) } else { std::env::current_exe() }
+    if cfg!(target_os = "linux") {
+        Ok("/proc/self/exe".into())
+    } else {
+        std::env::current_exe()
+    }
 }
 
 impl Report {
@@ -130,9 +167,10 @@ impl Report {
         let words: Vec<&str> = line.split(' ').collect();
         Some(match *words.as_slice() {
             ["opened"] => Report::Opened,
-            ["accepted", accepted, "completed", completed, "."] => {
-                Report::Progress { accepted: accepted.parse().ok()?, completed: completed.parse().ok()? }
-            }
+            ["accepted", accepted, "completed", completed, "."] => Report::Progress {
+                accepted: accepted.parse().ok()?,
+                completed: completed.parse().ok()?,
+            },
             ["done"] => Report::Done,
             _ => return None,
         })
@@ -144,7 +182,10 @@ impl fmt::Display for Report {
         match self {
             Report::Opened => f.write_str("opened"),
             // The full stop tells a whole number from one that was cut.
-            Report::Progress { accepted, completed } => write!(f, "accepted {accepted} completed {completed} ."),
+            Report::Progress {
+                accepted,
+                completed,
+            } => write!(f, "accepted {accepted} completed {completed} ."),
             Report::Done => f.write_str("done"),
         }
     }
@@ -156,7 +197,14 @@ mod tests {
 
     #[test]
     fn reports_are_heard_as_told_and_not_when_cut() {
-        let reports = [Report::Opened, Report::Progress { accepted: 120, completed: 17 }, Report::Done];
+        let reports = [
+            Report::Opened,
+            Report::Progress {
+                accepted: 120,
+                completed: 17,
+            },
+            Report::Done,
+        ];
         for report in reports {
             let line = report.to_string();
             assert_eq!(Report::parse(&line), Some(report));

@@ -6,17 +6,17 @@
 //! itself and compares it with the notes. This folder uses the engine as any program would: through its
 //! public face.
 
-mod plan;
-mod place;
 mod acks;
+mod child;
+mod drive;
 mod job;
 mod kills;
-mod child;
 mod life;
-mod drive;
+mod place;
+mod plan;
+mod report;
 mod store;
 mod tally;
-mod report;
 
 use std::time::Duration;
 
@@ -46,12 +46,15 @@ pub(crate) fn run(args: &DemoArgs) -> Result<Verdict, Failure> {
     let result = drive_and_check(args, &plan, &place, seed, &progress);
     progress.end();
     match result {
-        Ok(Verdict::Well) if place.is_kept() => output::say(format_args!("The store is kept: {place}")),
-        Ok(Verdict::Well) => place.clean_up(),
         Ok(Verdict::NotWell) | Err(Failure::NotWell(_)) => {
-            output::say(format_args!("The store is kept, please report this and attach it: {place}"));
+            output::say(format_args!(
+                "The store is kept, please report this and attach it: {place}"
+            ));
         }
-        Err(Failure::CannotRun(_)) => place.clean_up(),
+        Ok(Verdict::Well) if place.is_kept() => {
+            output::say(format_args!("The store is kept: {place}"));
+        }
+        Ok(Verdict::Well) | Err(Failure::CannotRun(_)) => place.clean_up(),
     }
     result
 }
@@ -60,7 +63,11 @@ fn introduce(args: &DemoArgs, plan: &Plan, place: &Place, seed: u64, progress: &
     let files = plan.files.len();
     let passes = (plan.jobs as usize).div_ceil(files);
     let files = output::counted(files as u64, "file");
-    let passes = if passes > 1 { format!(", in {} passes", output::count(passes as u64)) } else { String::new() };
+    let passes = if passes > 1 {
+        format!(", in {} passes", output::count(passes as u64))
+    } else {
+        String::new()
+    };
     progress.line(format_args!(
         "{}: one per file of {}, {files}{passes}, {} to hash",
         output::counted(u64::from(plan.jobs), "job"),
@@ -71,7 +78,10 @@ fn introduce(args: &DemoArgs, plan: &Plan, place: &Place, seed: u64, progress: &
         progress.line(format_args!("Left out: {words}"));
     }
     progress.line(format_args!("Store: {place}"));
-    progress.line(format_args!("Kills: {} at random moments, --seed {seed}", output::count(u64::from(args.kills))));
+    progress.line(format_args!(
+        "Kills: {} at random moments, --seed {seed}",
+        output::count(u64::from(args.kills))
+    ));
 }
 
 fn drive_and_check(

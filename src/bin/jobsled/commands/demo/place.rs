@@ -92,14 +92,21 @@ impl Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (acknowledgements beside it in acks/)", self.store().display())
+        write!(
+            f,
+            "{} (acknowledgements beside it in acks/)",
+            self.store().display()
+        )
     }
 }
 
 /// The directory, and whether it was made here.
 fn chosen_dir(dir: &Path) -> Result<(PathBuf, bool), Failure> {
     let cannot = |what: &str| {
-        Err(Failure::CannotRun(format!("the store cannot be in {}: {what}. Name a new or empty directory.", dir.display())))
+        Err(Failure::CannotRun(format!(
+            "the store cannot be in {}: {what}. Name a new or empty directory.",
+            dir.display()
+        )))
     };
     let made = match fs::read_dir(dir).map(|mut entries| entries.next().is_none()) {
         Ok(true) => false,
@@ -117,7 +124,11 @@ fn chosen_dir(dir: &Path) -> Result<(PathBuf, bool), Failure> {
 }
 
 fn temporary_dir() -> Result<PathBuf, Failure> {
-    let name = format!("jobsled-demo-{}-{:08x}", std::process::id(), random_seed()? >> 32);
+    let name = format!(
+        "jobsled-demo-{}-{:08x}",
+        std::process::id(),
+        random_seed()? >> 32
+    );
     let dir = temporary_base().join(name);
     make_dir(&dir).map_err(|e| cannot_make(&dir, &e))?;
     Ok(dir)
@@ -127,14 +138,19 @@ fn temporary_dir() -> Result<PathBuf, Failure> {
 fn temporary_base() -> PathBuf {
     let usual = std::env::temp_dir();
     let on_disk = Path::new("/var/tmp");
-    if is_in_memory(&usual) && on_disk.is_dir() { on_disk.to_owned() } else { usual }
+    if is_in_memory(&usual) && on_disk.is_dir() {
+        on_disk.to_owned()
+    } else {
+        usual
+    }
 }
 
 #[cfg(target_os = "linux")]
 fn is_in_memory(dir: &Path) -> bool {
     /// `TMPFS_MAGIC` of statfs(2).
     const TMPFS: u64 = 0x0102_1994;
-    rustix::fs::statfs(dir).is_ok_and(|found| u64::try_from(found.f_type).is_ok_and(|kind| kind == TMPFS))
+    rustix::fs::statfs(dir)
+        .is_ok_and(|found| u64::try_from(found.f_type).is_ok_and(|kind| kind == TMPFS))
 }
 
 #[cfg(not(target_os = "linux"))]

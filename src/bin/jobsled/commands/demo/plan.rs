@@ -51,7 +51,11 @@ impl Plan {
         let (files, left_out) = find(&root, jobs_max, bytes_max);
         if files.is_empty() {
             let others = left_out.words().join(", ");
-            let others = if others.is_empty() { others } else { format!(" (left out: {others})") };
+            let others = if others.is_empty() {
+                others
+            } else {
+                format!(" (left out: {others})")
+            };
             let dir = root.display();
             return Err(Failure::CannotRun(format!(
                 "there is no file to hash in {dir}{others}. Name a directory with files of at most {}.",
@@ -66,7 +70,13 @@ impl Plan {
             jobs += 1;
             bytes += file.bytes;
         }
-        Ok(Plan { root, files, jobs, bytes, left_out })
+        Ok(Plan {
+            root,
+            files,
+            jobs,
+            bytes,
+            left_out,
+        })
     }
 
     /// Which file a job hashes.
@@ -79,8 +89,12 @@ impl Plan {
         let paths: Vec<&str> = self.files.iter().map(|file| file.path.as_str()).collect();
         let path = place.plan();
         // No path contains a zero byte.
-        fs::write(&path, paths.join("\0"))
-            .map_err(|e| Failure::CannotRun(format!("could not write {}: {e}. Is the disk full?", path.display())))
+        fs::write(&path, paths.join("\0")).map_err(|e| {
+            Failure::CannotRun(format!(
+                "could not write {}: {e}. Is the disk full?",
+                path.display()
+            ))
+        })
     }
 
     /// The paths of the plan in this place.
@@ -98,7 +112,12 @@ pub(super) fn file_number(job: u32, files: usize) -> usize {
 }
 
 fn directory(dir: &Path) -> Result<PathBuf, Failure> {
-    let named = |what: &str| Failure::CannotRun(format!("{} {what}. Name a directory with files.", dir.display()));
+    let named = |what: &str| {
+        Failure::CannotRun(format!(
+            "{} {what}. Name a directory with files.",
+            dir.display()
+        ))
+    };
     let root = fs::canonicalize(dir).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => named("does not exist"),
         _ => named(&format!("cannot be opened: {e}")),
@@ -111,9 +130,16 @@ fn directory(dir: &Path) -> Result<PathBuf, Failure> {
 }
 
 fn find(root: &Path, jobs_max: u32, bytes_max: u64) -> (Vec<Planned>, LeftOut) {
-    let mut left_out = LeftOut { limit: FILE_BYTES_MAX.min(bytes_max), ..LeftOut::default() };
+    let mut left_out = LeftOut {
+        limit: FILE_BYTES_MAX.min(bytes_max),
+        ..LeftOut::default()
+    };
     let (mut files, mut bytes) = (Vec::new(), 0);
-    for entry in WalkDir::new(root).sort_by_file_name().into_iter().filter_entry(is_wanted) {
+    for entry in WalkDir::new(root)
+        .sort_by_file_name()
+        .into_iter()
+        .filter_entry(is_wanted)
+    {
         // Found and gone again, or not to be read: neither is ours to mend.
         let Some((entry, found)) = entry.and_then(|e| e.metadata().map(|m| (e, m))).ok() else {
             left_out.unreadable += 1;
@@ -134,24 +160,34 @@ fn find(root: &Path, jobs_max: u32, bytes_max: u64) -> (Vec<Planned>, LeftOut) {
             break;
         }
         bytes += found.len();
-        files.push(Planned { path: path.to_owned(), bytes: found.len(), modified: found.modified().ok() });
+        files.push(Planned {
+            path: path.to_owned(),
+            bytes: found.len(),
+            modified: found.modified().ok(),
+        });
     }
     (files, left_out)
 }
 
 fn is_wanted(entry: &DirEntry) -> bool {
     let name = entry.file_name().as_encoded_bytes();
-    entry.depth() == 0 || !entry.file_type().is_dir() || !(name.starts_with(b".") || name == b"target")
+    entry.depth() == 0
+        || !entry.file_type().is_dir()
+        || !(name.starts_with(b".") || name == b"target")
 }
 
 impl LeftOut {
     pub(super) fn words(&self) -> Vec<String> {
         let kinds = [
-            (self.large, format!("larger than {}", output::size(self.limit))),
+            (
+                self.large,
+                format!("larger than {}", output::size(self.limit)),
+            ),
             (self.unreadable, "that could not be read".to_owned()),
             (self.not_utf8, "with a name that is not UTF-8".to_owned()),
         ];
         let met = kinds.into_iter().filter(|(number, _)| *number > 0);
-        met.map(|(number, why)| format!("{} {why}", output::counted(number, "file"))).collect()
+        met.map(|(number, why)| format!("{} {why}", output::counted(number, "file")))
+            .collect()
     }
 }

@@ -15,17 +15,28 @@ use crate::output::{self, Colour};
 pub(super) fn tell(plan: &Plan, driven: &Driven, found: &Found, tally: &Tally) -> Verdict {
     let rows = rows(plan, driven, tally);
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::UTF8_BORDERS_ONLY);
     for row in &rows {
-        table.add_row(vec![row.name.to_owned(), row.value.clone(), row.remark.clone()]);
+        table.add_row(vec![
+            row.name.to_owned(),
+            row.value.clone(),
+            row.remark.clone(),
+        ]);
     }
     if let Some(column) = table.column_mut(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    // Coloured as lines: the table would count the colour codes as text.
-    for line in table.to_string().lines() {
-        let is_bad = rows.iter().any(|row| row.is_bad && line.trim_start().starts_with(row.name));
-        output::say(if is_bad { output::coloured(Colour::Red, line) } else { line.to_owned() });
+    // Coloured as lines, the first of which is the border: the table would count the colour codes as text.
+    for (number, line) in table.lines().enumerate() {
+        let is_bad = number
+            .checked_sub(1)
+            .and_then(|row| rows.get(row))
+            .is_some_and(|row| row.is_bad);
+        output::say(if is_bad {
+            output::coloured(Colour::Red, &line)
+        } else {
+            line
+        });
     }
     for note in notes(found) {
         output::say(note);
@@ -60,25 +71,34 @@ fn rows(plan: &Plan, driven: &Driven, tally: &Tally) -> Vec<Row> {
     let mut rows = vec![
         Row::of(jobs, "accepted", tally.accepted),
         Row::of(jobs, "completed", tally.completed),
-        Row::fault("lost", &tally.lost),
-        Row::fault("stuck", &tally.stuck),
-        Row::fault("completed twice", &tally.completed_twice),
-        Row::fault("completions undone", &tally.undone),
-        Row::fault("stored twice", &tally.stored_twice),
-        Row::fault("run twice without a kill", &tally.run_twice),
-        Row::fault("wrong hash", &tally.wrong_hash),
-        Row::fact(
-            "started more than once",
-            output::count(tally.started_again),
-            format!("allowed after a kill; {} had ended, not yet durably", output::count(tally.ended_again)),
-        ),
-        Row::fact("kills (SIGKILL)", output::count(u64::from(driven.kills)), idle(driven)),
     ];
+    rows.extend(tally.faults().map(|(name, fault)| Row::fault(name, fault)));
+    let again = format!(
+        "allowed; {} of them had ended",
+        output::count(tally.ended_again)
+    );
+    rows.push(Row::fact(
+        "started more than once",
+        output::count(tally.started_again),
+        again,
+    ));
+    rows.push(Row::fact(
+        "kills (SIGKILL)",
+        output::count(u64::from(driven.kills)),
+        idle(driven),
+    ));
     if let Some((min, median, max)) = spread(&driven.recoveries) {
-        let (min, max) = (output::time(min), output::time(max));
         let number = output::counted(driven.recoveries.len() as u64, "time");
-        let remark = format!("median of {number}, min {min}, max {max}");
-        rows.push(Row::fact("start to open again", output::time(median), remark));
+        let remark = format!(
+            "{number}; min {}, max {}",
+            output::time(min),
+            output::time(max)
+        );
+        rows.push(Row::fact(
+            "median time to recover",
+            output::time(median),
+            remark,
+        ));
     }
     let per_second = |number: u64| {
         let ms = driven.took.as_millis().max(1);
@@ -87,50 +107,88 @@ fn rows(plan: &Plan, driven: &Driven, tally: &Tally) -> Vec<Row> {
     rows.push(Row::fact(
         "throughput",
         format!("{} jobs/s", output::count(per_second(tally.completed))),
-        format!("{}/s, {} in all, with kills", output::size(per_second(plan.bytes)), output::time(driven.took)),
+        format!(
+            "{}/s; {} with all kills",
+            output::size(per_second(plan.bytes)),
+            output::time(driven.took)
+        ),
     ));
     rows
 }
 
 impl Row {
     fn fact(name: &'static str, value: String, remark: String) -> Row {
-        Row { name, value, remark, is_bad: false }
+        Row {
+            name,
+            value,
+            remark,
+            is_bad: false,
+        }
     }
 
     /// Must be all of them.
     fn of(all: u64, name: &'static str, number: u64) -> Row {
         let remark = format!("of {}", output::count(all));
-        Row { name, value: output::count(number), remark, is_bad: number != all }
+        Row {
+            name,
+            value: output::count(number),
+            remark,
+            is_bad: number != all,
+        }
     }
 
     /// Must be 0.
     fn fault(name: &'static str, fault: &Fault) -> Row {
         let ids: Vec<String> = fault.examples.iter().map(u64::to_string).collect();
-        let more = if fault.count > ids.len() as u64 && !ids.is_empty() { ", …" } else { "" };
-        let remark = if ids.is_empty() { String::new() } else { format!("job {}{more}", ids.join(", ")) };
-        Row { name, value: output::count(fault.count), remark, is_bad: fault.count > 0 }
+        let more = if fault.count > ids.len() as u64 && !ids.is_empty() {
+            ", …"
+        } else {
+            ""
+        };
+        let remark = if ids.is_empty() {
+            String::new()
+        } else {
+            format!("job {}{more}", ids.join(", "))
+        };
+        Row {
+            name,
+            value: output::count(fault.count),
+            remark,
+            is_bad: fault.count > 0,
+        }
     }
 }
 
 fn idle(driven: &Driven) -> String {
     match driven.idle_kills {
         0 => String::new(),
-        idle => format!("{} of them found no work left", output::count(u64::from(idle))),
+        idle => format!("{} with no work left", output::count(u64::from(idle))),
     }
 }
 
 fn notes(found: &Found) -> Vec<String> {
     let kinds = [
-        (found.files_changed, "changed meanwhile; their hashes prove nothing and were not compared"),
-        (found.files_unreadable, "could not be read; their jobs completed without a hash"),
+        (
+            found.files_changed,
+            "changed meanwhile; their hashes prove nothing and were not compared",
+        ),
+        (
+            found.files_unreadable,
+            "could not be read; their jobs completed without a hash",
+        ),
     ];
     let met = kinds.into_iter().filter(|(number, _)| *number > 0);
-    met.map(|(number, what)| format!("{} {what}.", output::counted(number, "file"))).collect()
+    met.map(|(number, what)| format!("{} {what}.", output::counted(number, "file")))
+        .collect()
 }
 
 /// Least, middle and most.
 fn spread(times: &[Duration]) -> Option<(Duration, Duration, Duration)> {
     let mut times = times.to_vec();
     times.sort_unstable();
-    Some((*times.first()?, *times.get(times.len() / 2)?, *times.last()?))
+    Some((
+        *times.first()?,
+        *times.get(times.len() / 2)?,
+        *times.last()?,
+    ))
 }
