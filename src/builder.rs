@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 
 use crate::clock::{Clock, SystemClock};
 use crate::engine::{
-    Disk, Engine, HandOuts, Hub, Inbox, Limits, Parts, PoolLink, Recorder, Shared, Watchdog, WhenFullRule,
-    first_group, recover, spawn_writer,
+    Disk, Engine, HandOuts, Hub, Inbox, Limits, Parts, PoolLink, Recorder, Shared, Watchdog,
+    WhenFullRule, first_group, recover, spawn_writer,
 };
 use crate::error::{Error, Result};
 use crate::job::{Format, InPlace, Job, JobResult, View, check_name, millis};
@@ -141,15 +141,15 @@ impl EngineBuilder {
             inbox_jobs: 8_192,
             inbox_bytes: 64 << 20,
             payload_max: 64 << 20,
-            key_ttl: Duration::from_secs(24 * 3600),
+            key_ttl: Duration::from_hours(24),
             keep_dead: 10_000,
-            keep_dead_for: Duration::from_secs(180 * 24 * 3600),
+            keep_dead_for: Duration::from_hours(180 * 24),
             limits: Limits {
                 stop_grace: Duration::from_secs(5),
-                lock_timeout: Duration::from_secs(600),
+                lock_timeout: Duration::from_mins(10),
                 disk_floor: 32 << 20,
             },
-            commit_limit: Duration::from_secs(300),
+            commit_limit: Duration::from_mins(5),
             take_over: false,
             after_job: None,
             wrong: None,
@@ -207,13 +207,19 @@ impl EngineBuilder {
             let output = <J::Format as Format<J::Output>>::decode(bytes)?;
             serde_json::to_vec(&output).map_err(|e| PayloadError(e.to_string()))
         };
-        let added = self.registry.add_json(J::KIND, Box::new(from), Box::new(to));
+        let added = self
+            .registry
+            .add_json(J::KIND, Box::new(from), Box::new(to));
         self.note(added);
         self
     }
 
     /// Turns stored payloads of version `from` into today's `J`. Register the handler before.
-    pub fn upgrade<Old, J: Job>(mut self, from: u16, f: impl Fn(Old) -> J + Send + Sync + 'static) -> EngineBuilder
+    pub fn upgrade<Old, J: Job>(
+        mut self,
+        from: u16,
+        f: impl Fn(Old) -> J + Send + Sync + 'static,
+    ) -> EngineBuilder
     where
         J::Format: Format<Old>,
     {
@@ -338,7 +344,8 @@ impl EngineBuilder {
             None => open_memory(self.clock.as_ref())?,
         };
         let store_dir = opened.disk.dir.clone();
-        self.start(opened, pools, setup).map_err(|error| in_store(error, store_dir.as_deref()))
+        self.start(opened, pools, setup)
+            .map_err(|error| in_store(error, store_dir.as_deref()))
     }
 
     fn register<J: Job>(mut self, entry: Entry) -> EngineBuilder {
@@ -359,7 +366,11 @@ impl EngineBuilder {
         for (n, pool) in pools.iter().enumerate() {
             pool.check()?;
             if pools.iter().take(n).any(|other| other.name == pool.name) {
-                return Err(invalid("pool", &format!("`{}`, given twice", pool.name), "pools have different names"));
+                return Err(invalid(
+                    "pool",
+                    &format!("`{}`, given twice", pool.name),
+                    "pools have different names",
+                ));
             }
         }
         if pools.is_empty() {
@@ -373,13 +384,20 @@ impl EngineBuilder {
     }
 
     fn setup(&self, pools: &[Pool]) -> Result<Setup> {
-        let first = pools.iter().position(|pool| pool.name == "default").or((!pools.is_empty()).then_some(0));
+        let first = pools
+            .iter()
+            .position(|pool| pool.name == "default")
+            .or((!pools.is_empty()).then_some(0));
         let mut queues = HashMap::new();
         for queue in &self.queues {
             check_name("queue name", &queue.name)?;
             if queue.concurrency == Some(0) || queue.weight == 0 {
                 let what = format!("concurrency or weight 0 of queue `{}`", queue.name);
-                return Err(invalid("queue", &what, "both are at least 1; use `pause` to stop a queue"));
+                return Err(invalid(
+                    "queue",
+                    &what,
+                    "both are at least 1; use `pause` to stop a queue",
+                ));
             }
             let pool = match &queue.pool {
                 None => first,
@@ -388,7 +406,11 @@ impl EngineBuilder {
                     Some(pool) => Some(pool),
                     None => {
                         let what = format!("bound to pool `{name}` (queue `{}`)", queue.name);
-                        return Err(invalid("queue", &what, "there is no pool of that name; add it with `pool`"));
+                        return Err(invalid(
+                            "queue",
+                            &what,
+                            "there is no pool of that name; add it with `pool`",
+                        ));
                     }
                 },
             };
@@ -403,7 +425,10 @@ impl EngineBuilder {
         }
         Ok(Setup {
             queues,
-            any_queue: QueueSetup { pool: first, ..QueueSetup::default() },
+            any_queue: QueueSetup {
+                pool: first,
+                ..QueueSetup::default()
+            },
             handled: self.registry.kinds().cloned().collect(),
             key_ttl_ms: whole_ms(self.key_ttl),
             keep_dead: self.keep_dead,
@@ -420,12 +445,16 @@ impl EngineBuilder {
         let watchdog = Watchdog::new(self.commit_limit);
         let outs: Vec<Arc<HandOuts>> = pools.iter().map(|_| Arc::default()).collect();
         // The writer asks for replacements through these; they are filled in once the pools run.
-        let slots: Vec<Arc<Mutex<Option<Arc<Running>>>>> = pools.iter().map(|_| Arc::default()).collect();
-        let links = pools.iter().zip(outs.iter().zip(&slots)).map(|(pool, (outs, running))| {
-            let running = running.clone();
-            let replace = move || running.lock().as_ref().is_some_and(Running::replace_slot);
-            PoolLink::new(outs.clone(), pool.slots, pool.ahead_max, Box::new(replace))
-        });
+        let slots: Vec<Arc<Mutex<Option<Arc<Running>>>>> =
+            pools.iter().map(|_| Arc::default()).collect();
+        let links = pools
+            .iter()
+            .zip(outs.iter().zip(&slots))
+            .map(|(pool, (outs, running))| {
+                let running = running.clone();
+                let replace = move || running.lock().as_ref().is_some_and(Running::replace_slot);
+                PoolLink::new(outs.clone(), pool.slots, pool.ahead_max, Box::new(replace))
+            });
         let (payloads, recorder) = (opened.disk.payloads.clone(), opened.disk.recorder.clone());
         let dir = opened.disk.dir.clone();
         let core = recover(Parts {
@@ -444,7 +473,13 @@ impl EngineBuilder {
         })?;
         let health = slots.iter().map(|running| {
             let running = running.clone();
-            let health = move || running.lock().as_ref().map(|r| r.health()).unwrap_or_default();
+            let health = move || {
+                running
+                    .lock()
+                    .as_ref()
+                    .map(|r| r.health())
+                    .unwrap_or_default()
+            };
             Arc::new(health) as Arc<dyn Fn() -> crate::PoolHealth + Send + Sync>
         });
         let shared = Arc::new(Shared {
@@ -496,12 +531,17 @@ fn open_store(dir: &Path, take_over: bool, clock: &dyn Clock) -> Result<Opened> 
     let store = Store::at(dir);
     if !store.exists()? {
         let now_ms = clock.now().wall_ms;
-        store.create(Geometry::DEFAULT, |chain| first_group(chain, Geometry::DEFAULT, now_ms))?;
+        store.create(Geometry::DEFAULT, |chain| {
+            first_group(chain, Geometry::DEFAULT, now_ms)
+        })?;
     }
     let opened = store.open(previous != Previous::Clean);
     let (header, journal) = match opened {
         Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::StorageFull => {
-            log::warn!("{}: the disk is full; giving up the ballast to open", dir.display());
+            log::warn!(
+                "{}: the disk is full; giving up the ballast to open",
+                dir.display()
+            );
             sys::ballast::release(dir).map_err(Error::io("release the ballast in", dir))?;
             store.open(true)?
         }
@@ -518,15 +558,27 @@ fn open_store(dir: &Path, take_over: bool, clock: &dyn Clock) -> Result<Opened> 
         recorder: Arc::new(Recorder::open(&store.recorder(), header.store)?),
         lock: Some(lock),
     };
-    Ok(Opened { header, journal, disk })
+    Ok(Opened {
+        header,
+        journal,
+        disk,
+    })
 }
 
 fn open_memory(clock: &dyn Clock) -> Result<Opened> {
-    let header = StoreHeader { store: sys::random_u128(), geometry: Geometry::DEFAULT };
+    let header = StoreHeader {
+        store: sys::random_u128(),
+        geometry: Geometry::DEFAULT,
+    };
     let mut journal: Box<dyn journal::Journal> = Box::new(MemoryDisk::default().journal());
     let mut chain = header.first_chain();
     let group = first_group(&mut chain, header.geometry, clock.now().wall_ms)?;
-    journal::commit(journal.as_mut(), &group, &mut std::collections::VecDeque::new(), header.geometry)?;
+    journal::commit(
+        journal.as_mut(),
+        &group,
+        &mut std::collections::VecDeque::new(),
+        header.geometry,
+    )?;
     let disk = Disk {
         dir: None,
         witness: None,
@@ -534,13 +586,20 @@ fn open_memory(clock: &dyn Clock) -> Result<Opened> {
         recorder: Arc::new(Recorder::none()),
         lock: None,
     };
-    Ok(Opened { header, journal, disk })
+    Ok(Opened {
+        header,
+        journal,
+        disk,
+    })
 }
 
 fn make_dir(dir: &Path) -> Result<()> {
     match std::fs::metadata(dir) {
         Ok(found) if found.is_dir() => Ok(()),
-        Ok(_) => Err(Error::NotAStore { path: dir.to_owned(), found: "it is a file".to_owned() }),
+        Ok(_) => Err(Error::NotAStore {
+            path: dir.to_owned(),
+            found: "it is a file".to_owned(),
+        }),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => sys::files::create_dir_private(dir),
         Err(e) => Err(Error::io("look at", dir)(e)),
     }
@@ -549,16 +608,40 @@ fn make_dir(dir: &Path) -> Result<()> {
 /// Errors from deep down name the store that they are about.
 fn in_store(error: Error, dir: Option<&Path>) -> Error {
     let Some(dir) = dir else { return error };
-    let full = |path: PathBuf| if path == Path::new("journal") { dir.join(path) } else { path };
+    let full = |path: PathBuf| {
+        if path == Path::new("journal") {
+            dir.join(path)
+        } else {
+            path
+        }
+    };
     match error {
-        Error::Damaged { path, what, reason } => Error::Damaged { path: full(path), what, reason },
-        Error::NewerFormat { path, what, found, known } => Error::NewerFormat { path: full(path), what, found, known },
+        Error::Damaged { path, what, reason } => Error::Damaged {
+            path: full(path),
+            what,
+            reason,
+        },
+        Error::NewerFormat {
+            path,
+            what,
+            found,
+            known,
+        } => Error::NewerFormat {
+            path: full(path),
+            what,
+            found,
+            known,
+        },
         other => other,
     }
 }
 
 fn invalid(what: &'static str, found: &str, rule: &str) -> Error {
-    Error::Invalid { what, found: found.to_owned(), rule: rule.to_owned() }
+    Error::Invalid {
+        what,
+        found: found.to_owned(),
+        rule: rule.to_owned(),
+    }
 }
 
 fn whole_ms(time: Duration) -> i64 {
@@ -567,6 +650,8 @@ fn whole_ms(time: Duration) -> i64 {
 
 impl fmt::Debug for EngineBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EngineBuilder").field("dir", &self.dir).finish_non_exhaustive()
+        f.debug_struct("EngineBuilder")
+            .field("dir", &self.dir)
+            .finish_non_exhaustive()
     }
 }

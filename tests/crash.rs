@@ -4,7 +4,10 @@
 //! was told (the acknowledgements) stands in a file outside the store. `JOBSLED_KILLS` sets the number
 //! of kills (20 unless set), `JOBSLED_SEED` where the dice begin.
 
-#![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test says what it expects by unwrapping"
+)]
 #![expect(clippy::print_stdout, reason = "the counts are the result")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +17,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use jobsled::{Context, Engine, EngineBuilder, JobId, JobResult, Pool, Queue, State, What, job, rkyv};
+use jobsled::{
+    Context, Engine, EngineBuilder, JobId, JobResult, Pool, Queue, State, What, job, rkyv,
+};
 
 #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 struct Work {
@@ -34,13 +39,20 @@ fn main() {
 }
 
 fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default)
+    std::env::var(name)
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(default)
 }
 
 /// Lines are appended by single writes, so those of several processes and threads do not mix, and the page
 /// cache keeps them when the writer is killed.
 fn ledger(dir: &Path) -> File {
-    OpenOptions::new().create(true).append(true).open(dir.join("told")).unwrap()
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(dir.join("told"))
+        .unwrap()
 }
 
 fn builder(dir: &Path, retries: bool) -> EngineBuilder {
@@ -48,7 +60,7 @@ fn builder(dir: &Path, retries: bool) -> EngineBuilder {
     let handler = move |job: Work, cx: &Context| -> JobResult<u64> {
         let line = format!("S {} {}\n", cx.id(), cx.claim());
         (&starts).write_all(line.as_bytes())?;
-        if retries && job.number % 11 == 0 && cx.attempt().number == 1 {
+        if retries && job.number.is_multiple_of(11) && cx.attempt().number == 1 {
             return Err("fails once".into());
         }
         Ok(job.number + job.ballast.len() as u64)
@@ -72,7 +84,9 @@ fn child(dir: &Path) {
         }
         while let Some(event) = events.recv() {
             if event.what == What::Completed {
-                (&told).write_all(format!("C {}\n", event.id).as_bytes()).unwrap();
+                (&told)
+                    .write_all(format!("C {}\n", event.id).as_bytes())
+                    .unwrap();
             }
         }
     });
@@ -81,17 +95,27 @@ fn child(dir: &Path) {
 fn produce(producer: u64, engine: &Engine, mut told: &File) {
     for n in 0.. {
         let number = producer * 1_000_000 + n;
-        let work = || Work { number, ballast: vec![1; usize::try_from(n % 700).unwrap()] };
+        let work = || Work {
+            number,
+            ballast: vec![1; usize::try_from(n % 700).unwrap()],
+        };
         if n % 5 == 4 {
             let mut batch = engine.batch();
             batch.extend((0..10).map(|_| work()));
-            let lines: String = batch.enqueue().unwrap().iter().map(|(id, _)| format!("E {id}\n")).collect();
+            let ids = batch.enqueue().unwrap();
+            let lines = ids.iter().fold(String::new(), |lines, (id, _)| {
+                lines
+                    + &format!(
+                        "E {id}
+"
+                    )
+            });
             told.write_all(lines.as_bytes()).unwrap();
         } else {
             let id = engine.enqueue(work()).unwrap().id();
             told.write_all(format!("E {id}\n").as_bytes()).unwrap();
         }
-        if n % 20 == 0 {
+        if n.is_multiple_of(20) {
             println!("{n}");
         }
     }
@@ -108,7 +132,7 @@ fn parent() {
         dice ^= dice >> 7;
         dice ^= dice << 17;
         // A few kills come while the store is being opened, the others after some work.
-        kill_after(&dir, dice % 40, dice % 7 == 0);
+        kill_after(&dir, dice % 40, dice.is_multiple_of(7));
     }
     check(&dir, kills, seed);
 }
@@ -123,7 +147,9 @@ fn kill_after(dir: &Path, lines: u64, while_opening: bool) {
     if !while_opening {
         let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
         for _ in 0..=lines {
-            said.next().expect("the child works until it is killed").unwrap();
+            said.next()
+                .expect("the child works until it is killed")
+                .unwrap();
         }
     }
     child.kill().unwrap(); // SIGKILL
@@ -133,8 +159,17 @@ fn kill_after(dir: &Path, lines: u64, while_opening: bool) {
 /// Opens the store a last time, lets everything come to its end, and compares with what was told.
 fn check(dir: &Path, kills: u64, seed: u64) {
     let engine = builder(dir, false).open().unwrap();
-    assert!(engine.wait_until_idle(Duration::from_secs(120)).unwrap(), "some job is stuck");
-    let states: BTreeMap<JobId, State> = engine.jobs().list().unwrap().into_iter().map(|j| (j.id, j.state)).collect();
+    assert!(
+        engine.wait_until_idle(Duration::from_mins(2)).unwrap(),
+        "some job is stuck"
+    );
+    let states: BTreeMap<JobId, State> = engine
+        .jobs()
+        .list()
+        .unwrap()
+        .into_iter()
+        .map(|j| (j.id, j.state))
+        .collect();
     engine.shutdown(Duration::from_secs(5)).unwrap();
 
     let (mut acknowledged, mut completed) = (BTreeSet::new(), BTreeSet::new());
@@ -149,14 +184,25 @@ fn check(dir: &Path, kills: u64, seed: u64) {
             "C" => assert!(completed.insert(id), "job {id} was completed twice"),
             _ => {
                 undone += u64::from(completed.contains(&id));
-                starts.entry(id).or_default().push(words.next().unwrap().parse().unwrap());
+                starts
+                    .entry(id)
+                    .or_default()
+                    .push(words.next().unwrap().parse().unwrap());
             }
         }
     }
-    let lost = acknowledged.iter().filter(|id| !states.contains_key(id)).count();
-    let unfinished = states.values().filter(|state| **state != State::Completed).count();
+    let lost = acknowledged
+        .iter()
+        .filter(|id| !states.contains_key(id))
+        .count();
+    let unfinished = states
+        .values()
+        .filter(|state| **state != State::Completed)
+        .count();
     let again = starts.values().filter(|claims| claims.len() > 1).count();
-    let rising = starts.values().all(|claims| claims.windows(2).all(|pair| pair[0] < pair[1]));
+    let rising = starts
+        .values()
+        .all(|claims| claims.is_sorted_by(|a, b| a < b));
     println!(
         "{kills} kills, seed {seed}: {} acknowledged, {lost} lost, {} completions told, {undone} undone, \
          {unfinished} unfinished, {again} started more than once",
@@ -164,7 +210,10 @@ fn check(dir: &Path, kills: u64, seed: u64) {
         completed.len(),
     );
     println!("rerun: JOBSLED_KILLS={kills} JOBSLED_SEED={seed} cargo test --test crash");
-    assert!(acknowledged.len() as u64 > kills, "too little work to mean anything");
+    assert!(
+        acknowledged.len() as u64 > kills,
+        "too little work to mean anything"
+    );
     assert_eq!((lost, undone, unfinished), (0, 0, 0));
     assert!(rising, "claim numbers rise");
     println!("test result: ok. 1 passed; 0 failed");

@@ -66,7 +66,13 @@ pub struct PoolHealth {
 /// What runs a job without the queue; `worker` provides it.
 pub(crate) trait Handlers: Send + Sync {
     /// Runs the kind's handler on the calling thread; `None` if there is no such handler.
-    fn run_inline(&self, kind: &str, version: u16, payload: &[u8], engine: &Engine) -> Option<Result<Vec<u8>, Stop>>;
+    fn run_inline(
+        &self,
+        kind: &str,
+        version: u16,
+        payload: &[u8],
+        engine: &Engine,
+    ) -> Option<Result<Vec<u8>, Stop>>;
     /// The pool in one of whose slots the calling thread runs a handler, if it does.
     fn current_pool(&self) -> Option<String>;
 }
@@ -124,13 +130,18 @@ pub struct ShutdownReport {
 
 impl Engine {
     pub(crate) fn new(shared: Arc<Shared>) -> Engine {
-        let guard = Some(Arc::new(Guard { shared: shared.clone() }));
+        let guard = Some(Arc::new(Guard {
+            shared: shared.clone(),
+        }));
         Engine { shared, guard }
     }
 
     /// The same engine, without keeping it alive.
     pub(crate) fn unguarded(shared: Arc<Shared>) -> Engine {
-        Engine { shared, guard: None }
+        Engine {
+            shared,
+            guard: None,
+        }
     }
 
     /// Stores a job with its kind's defaults.
@@ -200,7 +211,9 @@ impl Engine {
     /// As [`Engine::handle`].
     pub fn find_key<J: Job>(&self, key: &str) -> Result<Option<Handle<J::Output>>> {
         let (kind, key) = (J::KIND.to_owned(), key.to_owned());
-        let id = self.shared.ask(|reply| Command::FindKey { kind, key, reply })?;
+        let id = self
+            .shared
+            .ask(|reply| Command::FindKey { kind, key, reply })?;
         let decode = <J::Format as Format<J::Output>>::decode;
         Ok(id.map(|id| Handle::new(self.shared.clone(), id, J::KIND.into(), decode)))
     }
@@ -240,13 +253,24 @@ impl Engine {
     ///
     /// [`Error::NoHandler`]; [`Error::Payload`].
     pub fn run_inline<J: Job>(&self, job: &J) -> Result<Result<J::Output, Stop>> {
-        let payload_error = |what| move |e: crate::PayloadError| {
-            Error::Payload { what, kind: J::KIND.to_owned(), reason: e.to_string() }
+        let payload_error = |what| {
+            move |e: crate::PayloadError| Error::Payload {
+                what,
+                kind: J::KIND.to_owned(),
+                reason: e.to_string(),
+            }
         };
         let bytes = <J::Format as Format<J>>::encode(job).map_err(payload_error("payload"))?;
-        let ran = self.shared.handlers.run_inline(J::KIND, J::VERSION, &bytes, self);
-        match ran.ok_or_else(|| Error::NoHandler { kind: J::KIND.to_owned() })? {
-            Ok(output) => <J::Format as Format<J::Output>>::decode(&output).map(Ok).map_err(payload_error("output")),
+        let ran = self
+            .shared
+            .handlers
+            .run_inline(J::KIND, J::VERSION, &bytes, self);
+        match ran.ok_or_else(|| Error::NoHandler {
+            kind: J::KIND.to_owned(),
+        })? {
+            Ok(output) => <J::Format as Format<J::Output>>::decode(&output)
+                .map(Ok)
+                .map_err(payload_error("output")),
             Err(stop) => Ok(Err(stop)),
         }
     }
@@ -258,7 +282,9 @@ impl Engine {
     ///
     /// [`Error::Closed`]; [`Error::Refused`] after a failed write.
     pub fn wait_until_idle(&self, within: Duration) -> Result<bool> {
-        let done = self.shared.ask_within(within, |reply| Command::WaitIdle { queue: None, reply })?;
+        let done = self
+            .shared
+            .ask_within(within, |reply| Command::WaitIdle { queue: None, reply })?;
         Ok(done.is_some())
     }
 
@@ -269,7 +295,9 @@ impl Engine {
     ///
     /// [`Error::Closed`]; [`Error::Refused`] after a failed write.
     pub fn wait_until_finished(&self, count: u64, within: Duration) -> Result<bool> {
-        let done = self.shared.ask_within(within, |reply| Command::WaitFinished { count, reply })?;
+        let done = self
+            .shared
+            .ask_within(within, |reply| Command::WaitFinished { count, reply })?;
         Ok(done.is_some())
     }
 
@@ -280,7 +308,11 @@ impl Engine {
     ///
     /// [`Error::Closed`]; [`Error::Refused`] after a failed write.
     pub fn drain(&self, within: Duration) -> Result<Drained> {
-        if self.shared.ask_within(within, |reply| Command::Drain { reply })?.is_some() {
+        if self
+            .shared
+            .ask_within(within, |reply| Command::Drain { reply })?
+            .is_some()
+        {
             return Ok(Drained::Finished);
         }
         let running = self.shared.ask(|reply| Command::Running { reply })?;
@@ -342,7 +374,14 @@ impl Shared {
     /// An engine cannot be used in a fork of its process: its threads are not there.
     pub(crate) fn check_process(&self) -> Result<()> {
         let here = std::process::id();
-        if here == self.opener { Ok(()) } else { Err(Error::Forked { opener: self.opener, here }) }
+        if here == self.opener {
+            Ok(())
+        } else {
+            Err(Error::Forked {
+                opener: self.opener,
+                here,
+            })
+        }
     }
 
     pub(crate) fn token(&self) -> u64 {
@@ -363,7 +402,9 @@ impl Shared {
                 drop(thread.join());
             }
         }
-        Ok(ShutdownReport { given_back: given_back? })
+        Ok(ShutdownReport {
+            given_back: given_back?,
+        })
     }
 }
 
@@ -373,12 +414,17 @@ fn is_writer(thread: &JoinHandle<()>) -> bool {
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("dir", &self.dir).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("dir", &self.dir)
+            .finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine").field("dir", &self.shared.dir).field("guarded", &self.guard.is_some()).finish()
+        f.debug_struct("Engine")
+            .field("dir", &self.shared.dir)
+            .field("guarded", &self.guard.is_some())
+            .finish()
     }
 }

@@ -1,8 +1,8 @@
 //! Several jobs in one group: all of them, or none.
 
+use super::Engine;
 use super::command::{Command, Reply};
 use super::request::Request;
-use super::Engine;
 use crate::error::{Error, Result};
 use crate::job::{BATCH_BYTES_MAX, BATCH_JOBS_MAX, Job, JobId, NewJob};
 use crate::ledger::Placed;
@@ -36,7 +36,12 @@ pub struct Batch<'e> {
 
 impl<'e> Batch<'e> {
     pub(super) fn new(engine: &'e Engine) -> Batch<'e> {
-        Batch { engine, jobs: Vec::new(), bytes: 0, wrong: None }
+        Batch {
+            engine,
+            jobs: Vec::new(),
+            bytes: 0,
+            wrong: None,
+        }
     }
 
     /// Adds a job with its kind's defaults.
@@ -56,7 +61,12 @@ impl<'e> Batch<'e> {
                 self.bytes += job.payload.inline_len();
                 self.jobs.push(job);
             }
-            Err(source) => self.wrong = Some(Error::InBatch { index, source: Box::new(source) }),
+            Err(source) => {
+                self.wrong = Some(Error::InBatch {
+                    index,
+                    source: Box::new(source),
+                });
+            }
         }
         self
     }
@@ -94,7 +104,12 @@ impl<'e> Batch<'e> {
         }
         let too_large = |what, size: usize, limit: usize| {
             let remedy = "store them in several batches";
-            Err(Error::TooLarge { what, size: size as u64, limit: limit as u64, remedy })
+            Err(Error::TooLarge {
+                what,
+                size: size as u64,
+                limit: limit as u64,
+                remedy,
+            })
         };
         if self.jobs.len() > BATCH_JOBS_MAX {
             return too_large("batch (counted in jobs)", self.jobs.len(), BATCH_JOBS_MAX);
@@ -106,8 +121,13 @@ impl<'e> Batch<'e> {
         shared.check_process()?;
         let (reply, answer) = Reply::new();
         let jobs = std::mem::take(&mut self.jobs);
-        shared.inbox.send(Command::Enqueue { jobs, reply }, shared.when_full)?;
+        shared
+            .inbox
+            .send(Command::Enqueue { jobs, reply }, shared.when_full)?;
         let placed = shared.wait(&answer)?;
-        Ok(placed.into_iter().map(|Placed { id, is_new }| (id, is_new)).collect())
+        Ok(placed
+            .into_iter()
+            .map(|Placed { id, is_new }| (id, is_new))
+            .collect())
     }
 }

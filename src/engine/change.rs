@@ -75,13 +75,17 @@ impl<'e> Change<'e> {
     ///
     /// See [`Change`].
     pub fn cancel(&self, reason: &str) -> Result<Cancel> {
-        Ok(match self.ask(ChangeKind::Cancel { reason: reason.to_owned() })? {
-            ChangeAnswer::Done => Cancel::Cancelled,
-            ChangeAnswer::IsRunning => Cancel::AskedToStop,
-            ChangeAnswer::AlreadyFinished(state) => Cancel::AlreadyFinished(state),
-            ChangeAnswer::PayloadGone => Cancel::AlreadyFinished(State::Completed),
-            ChangeAnswer::Unknown => Cancel::Unknown,
-        })
+        Ok(
+            match self.ask(ChangeKind::Cancel {
+                reason: reason.to_owned(),
+            })? {
+                ChangeAnswer::Done => Cancel::Cancelled,
+                ChangeAnswer::IsRunning => Cancel::AskedToStop,
+                ChangeAnswer::AlreadyFinished(state) => Cancel::AlreadyFinished(state),
+                ChangeAnswer::PayloadGone => Cancel::AlreadyFinished(State::Completed),
+                ChangeAnswer::Unknown => Cancel::Unknown,
+            },
+        )
     }
 
     /// Deletes the job.
@@ -113,7 +117,9 @@ impl<'e> Change<'e> {
     ///
     /// See [`Change`].
     pub fn reschedule(&self, at: SystemTime) -> Result<Changed> {
-        self.changed(ChangeKind::Reschedule { due_ms: wall_ms(at) })
+        self.changed(ChangeKind::Reschedule {
+            due_ms: wall_ms(at),
+        })
     }
 
     /// As [`reschedule`](Change::reschedule), counted from now.
@@ -122,7 +128,12 @@ impl<'e> Change<'e> {
     ///
     /// See [`Change`].
     pub fn reschedule_after(&self, wait: Duration) -> Result<Changed> {
-        let due_ms = self.shared.clock.now().wall_ms.saturating_add_unsigned(millis(wait));
+        let due_ms = self
+            .shared
+            .clock
+            .now()
+            .wall_ms
+            .saturating_add_unsigned(millis(wait));
         self.changed(ChangeKind::Reschedule { due_ms })
     }
 
@@ -142,7 +153,9 @@ impl<'e> Change<'e> {
     /// See [`Change`]; [`Error::Invalid`] for the name.
     pub fn move_to(&self, queue: &str) -> Result<Changed> {
         check_name("queue name", queue)?;
-        self.changed(ChangeKind::MoveTo { queue: queue.to_owned() })
+        self.changed(ChangeKind::MoveTo {
+            queue: queue.to_owned(),
+        })
     }
 
     /// Completes it from outside with this output. If a handler runs it, that one loses its lease: it is
@@ -152,17 +165,25 @@ impl<'e> Change<'e> {
     ///
     /// See [`Change`]; [`Error::Payload`] and [`Error::TooLarge`] (4 KiB) for the output.
     pub fn complete<J: Job>(&self, output: &J::Output) -> Result<Changed> {
-        let bytes = <J::Format as Format<J::Output>>::encode(output).map_err(|e| Error::Payload {
-            what: "output",
-            kind: J::KIND.to_owned(),
-            reason: e.to_string(),
-        })?;
+        let bytes =
+            <J::Format as Format<J::Output>>::encode(output).map_err(|e| Error::Payload {
+                what: "output",
+                kind: J::KIND.to_owned(),
+                reason: e.to_string(),
+            })?;
         let limit = crate::job::INLINE_OUTPUT_MAX as u64;
         if bytes.len() as u64 > limit {
             let remedy = "an output given from outside must be small";
-            return Err(Error::TooLarge { what: "output", size: bytes.len() as u64, limit, remedy });
+            return Err(Error::TooLarge {
+                what: "output",
+                size: bytes.len() as u64,
+                limit,
+                remedy,
+            });
         }
-        self.changed(ChangeKind::Complete { output: Content::Inline(bytes) })
+        self.changed(ChangeKind::Complete {
+            output: Content::Inline(bytes),
+        })
     }
 
     fn changed(&self, wish: ChangeKind) -> Result<Changed> {
@@ -198,7 +219,10 @@ pub struct PurgeReport {
 
 impl<'e> QueueControl<'e> {
     pub(super) fn new(engine: &'e Engine, name: &str) -> QueueControl<'e> {
-        QueueControl { engine, name: name.to_owned() }
+        QueueControl {
+            engine,
+            name: name.to_owned(),
+        }
     }
 
     /// Starts no more jobs of this queue; those that run go on.
@@ -243,7 +267,10 @@ impl<'e> QueueControl<'e> {
     /// As [`pause`](QueueControl::pause).
     pub fn purge_dead(&self) -> Result<PurgeReport> {
         let queue = self.name.clone();
-        let deleted = self.engine.shared.ask(|reply| Command::PurgeDead { queue, reply })?;
+        let deleted = self
+            .engine
+            .shared
+            .ask(|reply| Command::PurgeDead { queue, reply })?;
         Ok(PurgeReport { deleted })
     }
 
@@ -254,12 +281,21 @@ impl<'e> QueueControl<'e> {
     /// [`Error::Closed`]; [`Error::Refused`] after a failed write.
     pub fn wait_until_idle(&self, within: Duration) -> Result<bool> {
         let queue = Some(self.name.clone());
-        Ok(self.engine.shared.ask_within(within, |reply| Command::WaitIdle { queue, reply })?.is_some())
+        Ok(self
+            .engine
+            .shared
+            .ask_within(within, |reply| Command::WaitIdle { queue, reply })?
+            .is_some())
     }
 
     fn set(&self, paused: Option<bool>, concurrency: Option<Option<u32>>) -> Result<()> {
         check_name("queue name", &self.name)?;
         let name = self.name.clone();
-        self.engine.shared.ask(|reply| Command::SetQueue { name, paused, concurrency, reply })
+        self.engine.shared.ask(|reply| Command::SetQueue {
+            name,
+            paused,
+            concurrency,
+            reply,
+        })
     }
 }

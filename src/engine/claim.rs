@@ -7,7 +7,9 @@ use super::command::{Command, Reply};
 use super::handout::{Asked, Bytes, HandOut};
 use super::{Engine, Shared};
 use crate::error::{Error, Result};
-use crate::job::{ClaimNumber, Content, Format, INLINE_OUTPUT_MAX, Job, JobId, Stop, StopKind, check_name, millis};
+use crate::job::{
+    ClaimNumber, Content, Format, INLINE_OUTPUT_MAX, Job, JobId, Stop, StopKind, check_name, millis,
+};
 use crate::ledger::Outcome;
 
 /// A job claimed by hand. Settle it with [`complete`](Claim::complete) or [`stop`](Claim::stop); dropped, it goes back,
@@ -50,8 +52,17 @@ impl Engine {
         check_name("queue name", queue)?;
         let until = self.shared.clock.now().steady.saturating_add(wait);
         let (kind, queue) = (J::KIND, queue.to_owned());
-        let job = self.shared.ask(|reply| Command::Claim { kind, queue, until, reply })?;
-        Ok(job.map(|job| Claim { job, engine: Engine::unguarded(self.shared.clone()), kind: PhantomData }))
+        let job = self.shared.ask(|reply| Command::Claim {
+            kind,
+            queue,
+            until,
+            reply,
+        })?;
+        Ok(job.map(|job| Claim {
+            job,
+            engine: Engine::unguarded(self.shared.clone()),
+            kind: PhantomData,
+        }))
     }
 }
 
@@ -77,11 +88,21 @@ impl<J: Job> Claim<J> {
     ///
     /// [`Error::Payload`] if it is of another version or format; [`Error::Damaged`] if its file is.
     pub fn job(&self) -> Result<J> {
-        let error = |reason: String| Error::Payload { what: "payload", kind: J::KIND.to_owned(), reason };
+        let error = |reason: String| Error::Payload {
+            what: "payload",
+            kind: J::KIND.to_owned(),
+            reason,
+        };
         if self.job.version != J::VERSION && self.job.encoding != crate::job::Encoding::Json {
-            return Err(error(format!("has version {}, this program has {}", self.job.version, J::VERSION)));
+            return Err(error(format!(
+                "has version {}, this program has {}",
+                self.job.version,
+                J::VERSION
+            )));
         }
-        let decode = |bytes: &[u8]| <J::Format as Format<J>>::decode(bytes).map_err(|e| error(e.to_string()));
+        let decode = |bytes: &[u8]| {
+            <J::Format as Format<J>>::decode(bytes).map_err(|e| error(e.to_string()))
+        };
         match &self.job.payload {
             Bytes::InEntry { entry, range } => decode(entry.get(range.clone()).unwrap_or_default()),
             Bytes::InFile(file) => decode(&self.engine.shared.payloads.read(file)?),
@@ -91,7 +112,9 @@ impl<J: Job> Claim<J> {
     /// A sign of life: the lease lasts for another lock timeout. False if it is lost, or the job was
     /// cancelled: stop working on it.
     pub fn heartbeat(&self) -> bool {
-        self.job.live.sign_of_life(self.engine.shared.clock.now().steady);
+        self.job
+            .live
+            .sign_of_life(self.engine.shared.clock.now().steady);
         self.job.live.asked() == Asked::No
     }
 
@@ -102,11 +125,12 @@ impl<J: Job> Claim<J> {
     /// [`Error::Payload`] if the output cannot be written (the job goes back); [`Error::Closed`];
     /// [`Error::Refused`] or [`Error::Unknown`] after a failed write.
     pub fn complete(self, output: &J::Output) -> Result<bool> {
-        let bytes = <J::Format as Format<J::Output>>::encode(output).map_err(|e| Error::Payload {
-            what: "output",
-            kind: J::KIND.to_owned(),
-            reason: e.to_string(),
-        })?;
+        let bytes =
+            <J::Format as Format<J::Output>>::encode(output).map_err(|e| Error::Payload {
+                what: "output",
+                kind: J::KIND.to_owned(),
+                reason: e.to_string(),
+            })?;
         let content = if bytes.len() <= INLINE_OUTPUT_MAX {
             Content::Inline(bytes)
         } else {
@@ -122,8 +146,13 @@ impl<J: Job> Claim<J> {
     /// [`Error::Closed`]; [`Error::Refused`] or [`Error::Unknown`] after a failed write.
     pub fn stop(self, why: impl Into<Stop>) -> Result<bool> {
         let outcome = match why.into().0 {
-            StopKind::Fail { error, retry_after } => Outcome::Failed { error, retry_after_ms: retry_after.map(millis) },
-            StopKind::Snooze(wait) => Outcome::Snoozed { for_ms: millis(wait) },
+            StopKind::Fail { error, retry_after } => Outcome::Failed {
+                error,
+                retry_after_ms: retry_after.map(millis),
+            },
+            StopKind::Snooze(wait) => Outcome::Snoozed {
+                for_ms: millis(wait),
+            },
             StopKind::Discard(why) => Outcome::Discarded(why),
             StopKind::Cancel(why) => Outcome::Cancelled(why),
             StopKind::Asked => Outcome::GivenBack { started: true },

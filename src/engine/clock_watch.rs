@@ -7,7 +7,7 @@ use crate::clock::Now;
 /// Smaller differences between the two clocks are drift or a slow read, not a step.
 const STEP_MIN_MS: i64 = 1_000;
 /// What cannot be taken back waits until both clocks have agreed for this long.
-const TRUST_AFTER: Duration = Duration::from_secs(60);
+const TRUST_AFTER: Duration = Duration::from_mins(1);
 /// How often the wall clock is looked at while something waits for a time.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(30);
 
@@ -27,7 +27,10 @@ pub(crate) struct ClockStep {
 
 impl ClockWatch {
     pub(crate) fn new(now: Now) -> ClockWatch {
-        ClockWatch { last: now, agreed_since: now.steady }
+        ClockWatch {
+            last: now,
+            agreed_since: now.steady,
+        }
     }
 
     /// Compares the clocks with the last look.
@@ -58,7 +61,7 @@ mod tests {
     fn a_step_is_noticed_and_sleep_is_not_one() {
         let clock = ManualClock::at(1_000_000);
         let mut watch = ClockWatch::new(clock.now());
-        clock.advance(Duration::from_secs(8 * 3600)); // asleep: both clocks went on
+        clock.advance(Duration::from_hours(8)); // asleep: both clocks went on
         assert_eq!(watch.look(clock.now()), None);
         assert_eq!(watch.until_trusted(clock.now()), Duration::ZERO);
         clock.step_wall(-3_600_000);

@@ -31,35 +31,95 @@ impl<T> Reply<T> {
 
 #[derive(Debug)]
 pub(crate) enum Command {
-    Enqueue { jobs: Vec<NewJob>, reply: Reply<Vec<Placed>> },
+    Enqueue {
+        jobs: Vec<NewJob>,
+        reply: Reply<Vec<Placed>>,
+    },
     /// From a worker. Answers nothing: the worker has gone on.
     Settle(Settle),
-    Change { id: JobId, wish: ChangeKind, reply: Reply<ChangeAnswer> },
-    SetQueue { name: String, paused: Option<bool>, concurrency: Option<Option<u32>>, reply: Reply<()> },
-    PurgeDead { queue: String, reply: Reply<u64> },
+    Change {
+        id: JobId,
+        wish: ChangeKind,
+        reply: Reply<ChangeAnswer>,
+    },
+    SetQueue {
+        name: String,
+        paused: Option<bool>,
+        concurrency: Option<Option<u32>>,
+        reply: Reply<()>,
+    },
+    PurgeDead {
+        queue: String,
+        reply: Reply<u64>,
+    },
     /// For a caller with its own thread, who waits until `until` (steady time).
-    Claim { kind: &'static str, queue: String, until: Duration, reply: Reply<Option<HandOut>> },
-    Look { id: JobId, reply: Reply<Option<Row>> },
-    FindKey { kind: String, key: String, reply: Reply<Option<JobId>> },
-    List { filter: Filter, from: JobId, rows_max: usize, reply: Reply<Page> },
-    Details { id: JobId, reply: Reply<Option<Details>> },
-    Snapshot { reply: Reply<Snapshot> },
+    Claim {
+        kind: &'static str,
+        queue: String,
+        until: Duration,
+        reply: Reply<Option<HandOut>>,
+    },
+    Look {
+        id: JobId,
+        reply: Reply<Option<Row>>,
+    },
+    FindKey {
+        kind: String,
+        key: String,
+        reply: Reply<Option<JobId>>,
+    },
+    List {
+        filter: Filter,
+        from: JobId,
+        rows_max: usize,
+        reply: Reply<Page>,
+    },
+    Details {
+        id: JobId,
+        reply: Reply<Option<Details>>,
+    },
+    Snapshot {
+        reply: Reply<Snapshot>,
+    },
     /// Answered when the job has ended; at once if it has.
-    Wait { id: JobId, token: u64, reply: Reply<Ending> },
+    Wait {
+        id: JobId,
+        token: u64,
+        reply: Reply<Ending>,
+    },
     /// The caller of that `Wait` went away.
-    StopWaiting { id: JobId, token: u64 },
+    StopWaiting {
+        id: JobId,
+        token: u64,
+    },
     /// What a running job shows of itself.
-    Watch { id: JobId, reply: Reply<Option<Arc<Live>>> },
+    Watch {
+        id: JobId,
+        reply: Reply<Option<Arc<Live>>>,
+    },
     /// Answered when no job waits or runs (in a queue).
-    WaitIdle { queue: Option<String>, reply: Reply<()> },
+    WaitIdle {
+        queue: Option<String>,
+        reply: Reply<()>,
+    },
     /// Answered when so many jobs have finished since the store was made.
-    WaitFinished { count: u64, reply: Reply<()> },
+    WaitFinished {
+        count: u64,
+        reply: Reply<()>,
+    },
     /// Jobs in somebody's hands.
-    Running { reply: Reply<Vec<JobId>> },
+    Running {
+        reply: Reply<Vec<JobId>>,
+    },
     /// Claim no more; answered when nothing runs.
-    Drain { reply: Reply<()> },
+    Drain {
+        reply: Reply<()>,
+    },
     /// Drain, ask all handlers to stop, give back at `until` what still runs, close.
-    Shutdown { until: Duration, reply: Reply<u64> },
+    Shutdown {
+        until: Duration,
+        reply: Reply<u64>,
+    },
     /// The clock was moved, or a place became free.
     Wake,
 }
@@ -78,26 +138,31 @@ pub(crate) struct Settle {
 impl Command {
     /// Answers with an error.
     pub(crate) fn refuse(self, error: impl Fn() -> Error) {
+        let error = error();
         match self {
-            Command::Enqueue { reply, .. } => reply.send(Err(error())),
-            Command::Settle(settle) => {
-                if let Some(reply) = settle.reply {
-                    reply.send(Err(error()));
+            Command::Enqueue { reply, .. } => reply.send(Err(error)),
+            Command::Settle(Settle { reply, .. }) => {
+                if let Some(reply) = reply {
+                    reply.send(Err(error));
                 }
             }
-            Command::Change { reply, .. } => reply.send(Err(error())),
-            Command::SetQueue { reply, .. } | Command::WaitIdle { reply, .. } => reply.send(Err(error())),
-            Command::WaitFinished { reply, .. } | Command::Drain { reply } => reply.send(Err(error())),
-            Command::PurgeDead { reply, .. } | Command::Shutdown { reply, .. } => reply.send(Err(error())),
-            Command::Claim { reply, .. } => reply.send(Err(error())),
-            Command::Look { reply, .. } => reply.send(Err(error())),
-            Command::FindKey { reply, .. } => reply.send(Err(error())),
-            Command::List { reply, .. } => reply.send(Err(error())),
-            Command::Details { reply, .. } => reply.send(Err(error())),
-            Command::Snapshot { reply } => reply.send(Err(error())),
-            Command::Wait { reply, .. } => reply.send(Err(error())),
-            Command::Running { reply } => reply.send(Err(error())),
-            Command::Watch { reply, .. } => reply.send(Err(error())),
+            Command::Change { reply, .. } => reply.send(Err(error)),
+            Command::SetQueue { reply, .. }
+            | Command::WaitIdle { reply, .. }
+            | Command::WaitFinished { reply, .. }
+            | Command::Drain { reply } => reply.send(Err(error)),
+            Command::PurgeDead { reply, .. } | Command::Shutdown { reply, .. } => {
+                reply.send(Err(error));
+            }
+            Command::Claim { reply, .. } => reply.send(Err(error)),
+            Command::Look { reply, .. } => reply.send(Err(error)),
+            Command::FindKey { reply, .. } => reply.send(Err(error)),
+            Command::List { reply, .. } => reply.send(Err(error)),
+            Command::Details { reply, .. } => reply.send(Err(error)),
+            Command::Snapshot { reply } => reply.send(Err(error)),
+            Command::Wait { reply, .. } => reply.send(Err(error)),
+            Command::Running { reply } => reply.send(Err(error)),
+            Command::Watch { reply, .. } => reply.send(Err(error)),
             Command::Wake | Command::StopWaiting { .. } => {}
         }
     }
@@ -105,9 +170,10 @@ impl Command {
     /// Jobs and payload bytes that the command brings, for the bounds of inbox and group.
     pub(crate) fn weight(&self) -> (usize, usize) {
         match self {
-            Command::Enqueue { jobs, .. } => {
-                (jobs.len(), jobs.iter().map(|job| job.payload.inline_len() + 128).sum())
-            }
+            Command::Enqueue { jobs, .. } => (
+                jobs.len(),
+                jobs.iter().map(|job| job.payload.inline_len() + 128).sum(),
+            ),
             _ => (0, 64),
         }
     }
@@ -152,6 +218,5 @@ pub(crate) struct Snapshot {
     pub(crate) groups: u64,
     pub(crate) syncs: u64,
     pub(crate) now_ms: i64,
-    pub(crate) epoch: u64,
     pub(crate) clock_trusted: bool,
 }

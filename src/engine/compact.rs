@@ -23,7 +23,10 @@ impl Core {
         while retired < target
             && self.draft.bytes() - begun_at < CARRY_BYTES_MAX
             && self.ledger.wants_compaction()
-            && let Some(position) = self.ledger.oldest_live().filter(|p| *p < self.draft.first_position())
+            && let Some(position) = self
+                .ledger
+                .oldest_live()
+                .filter(|p| *p < self.draft.first_position())
         {
             let entry = self.entry(position)?;
             self.carry_entry(position, &entry)?;
@@ -73,7 +76,11 @@ impl Core {
     pub(super) fn history_at(&mut self, place: Place) -> Result<Option<History>> {
         // A history written by this very group is not on disk yet.
         if place.position >= self.draft.first_position() {
-            return Ok(self.draft.event_at(place).map_err(|e| unreadable(place.position, &e))?.and_then(into_history));
+            return Ok(self
+                .draft
+                .event_at(place)
+                .map_err(|e| unreadable(place.position, &e))?
+                .and_then(into_history));
         }
         let entry = self.entry(place.position)?;
         let event = event_at(&entry, place.offset).map_err(|e| unreadable(place.position, &e))?;
@@ -86,4 +93,3 @@ impl Core {
         self.reader.entry(journal.as_mut(), position)
     }
 }
-

@@ -66,7 +66,15 @@ impl PoolLink {
         ahead_max: usize,
         replace_slot: Box<dyn Fn() -> bool + Send>,
     ) -> PoolLink {
-        PoolLink { outs, slots, ahead_max, replace_slot, outstanding: 0, ahead: 0, handed: VecDeque::new() }
+        PoolLink {
+            outs,
+            slots,
+            ahead_max,
+            replace_slot,
+            outstanding: 0,
+            ahead: 0,
+            handed: VecDeque::new(),
+        }
     }
 }
 
@@ -87,7 +95,9 @@ pub(super) enum Mode {
     /// Finishes what runs, claims no more.
     Draining,
     /// Draining, and at this steady time whatever still runs is given back.
-    Closing { until: Duration },
+    Closing {
+        until: Duration,
+    },
     Closed,
 }
 
@@ -104,8 +114,12 @@ impl Fate<'_> {
     pub(super) fn of<T>(&self, answer: T) -> Result<T, Error> {
         match self {
             Fate::Synced => Ok(answer),
-            Fate::Refused(cause) => Err(Error::Refused { cause: (*cause).to_owned() }),
-            Fate::Unknown(cause) => Err(Error::Unknown { cause: (*cause).to_owned() }),
+            Fate::Refused(cause) => Err(Error::Refused {
+                cause: (*cause).to_owned(),
+            }),
+            Fate::Unknown(cause) => Err(Error::Unknown {
+                cause: (*cause).to_owned(),
+            }),
         }
     }
 }
@@ -210,7 +224,9 @@ impl Core {
 
     #[cfg(test)]
     pub(super) fn row_now(&self, id: JobId) -> Option<crate::ledger::Row> {
-        self.ledger.record(id).map(|record| self.ledger.row(id, record))
+        self.ledger
+            .record(id)
+            .map(|record| self.ledger.row(id, record))
     }
 
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
@@ -229,14 +245,26 @@ impl Core {
             Duration::from_millis(ahead_ms).min(LOOK_EVERY)
         };
         let timer = self.ledger.next_timer_ms().map(until);
-        let trusted = self.ledger.next_trusted_ms().map(|at| until(at).max(self.watch.until_trusted(now)));
-        let hand = self.hand_claims.iter().map(|claim| claim.until.saturating_sub(now.steady));
+        let trusted = self
+            .ledger
+            .next_trusted_ms()
+            .map(|at| until(at).max(self.watch.until_trusted(now)));
+        let hand = self
+            .hand_claims
+            .iter()
+            .map(|claim| claim.until.saturating_sub(now.steady));
         let limits = self.limited.iter().filter_map(|id| self.next_limit(*id));
         let closing = match self.mode {
             Mode::Closing { until } => Some(until.saturating_sub(now.steady)),
             _ => None,
         };
-        timer.into_iter().chain(trusted).chain(hand).chain(limits.map(|at| at.saturating_sub(now.steady))).chain(closing).min()
+        timer
+            .into_iter()
+            .chain(trusted)
+            .chain(hand)
+            .chain(limits.map(|at| at.saturating_sub(now.steady)))
+            .chain(closing)
+            .min()
     }
 
     /// Whether there is clean-up to do while nobody asks for anything.
@@ -251,7 +279,10 @@ impl Core {
 
 impl std::fmt::Debug for Core {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Core").field("mode", &self.mode).field("chain", &self.chain).finish_non_exhaustive()
+        f.debug_struct("Core")
+            .field("mode", &self.mode)
+            .field("chain", &self.chain)
+            .finish_non_exhaustive()
     }
 }
 
@@ -260,14 +291,21 @@ pub(crate) const GROUP_COMMANDS_MAX: usize = 8_192;
 pub(crate) const GROUP_BYTES_MAX: usize = 384 * 1024;
 
 /// Takes what is waiting, up to the bounds of a group.
-pub(crate) fn drain(first: Option<Command>, mut more: impl FnMut() -> Option<Command>) -> Vec<Command> {
+pub(crate) fn drain(
+    first: Option<Command>,
+    mut more: impl FnMut() -> Option<Command>,
+) -> Vec<Command> {
     let mut bytes = 0;
     let mut commands = Vec::new();
     let mut next = first.or_else(&mut more);
     while let Some(command) = next {
         bytes += command.weight().1;
         commands.push(command);
-        next = if commands.len() < GROUP_COMMANDS_MAX && bytes < GROUP_BYTES_MAX { more() } else { None };
+        next = if commands.len() < GROUP_COMMANDS_MAX && bytes < GROUP_BYTES_MAX {
+            more()
+        } else {
+            None
+        };
     }
     commands
 }

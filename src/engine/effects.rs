@@ -21,7 +21,10 @@ impl Core {
         for (id, what, kind, queue) in pending.changes {
             self.hub.publish(id, what, kind, queue, self.now.wall_ms);
         }
-        pending.answers.into_iter().for_each(|answer| answer(&Fate::Synced));
+        pending
+            .answers
+            .into_iter()
+            .for_each(|answer| answer(&Fate::Synced));
         self.hand_out(pending.claims)?;
         for id in pending.ended {
             self.tell_waiters(id)?;
@@ -30,7 +33,10 @@ impl Core {
             self.read_frames(command)?;
         }
         // The settles are synced, so the recorder may forget these claims.
-        pending.places.into_iter().for_each(|place| self.places.give_back(place));
+        pending
+            .places
+            .into_iter()
+            .for_each(|place| self.places.give_back(place));
         self.tell_state_waiters();
         Ok(())
     }
@@ -48,7 +54,9 @@ impl Core {
             let job = self.handout(id)?;
             match target {
                 Target::Hand(reply) => {
-                    self.disk.recorder.begin(job.epoch, job.place, job.id.number(), job.claim);
+                    self.disk
+                        .recorder
+                        .begin(job.epoch, job.place, job.id.number(), job.claim);
                     reply.send(Ok(Some(job)));
                 }
                 Target::Pool(pool) => {
@@ -72,11 +80,17 @@ impl Core {
         let (claim, place, live) = (run.claim, run.place, run.live.clone());
         let base = self.ledger.record(id).ok_or_else(bug)?.base;
         let entry = self.entry(base.position)?;
-        let event = event_at(&entry, base.offset).map_err(|e| super::step::unreadable(base.position, &e))?;
-        let (Event::Enqueued(job) | Event::Carried(job, ..)) = event else { return Err(bug()) };
+        let event = event_at(&entry, base.offset)
+            .map_err(|e| super::step::unreadable(base.position, &e))?;
+        let (Event::Enqueued(job) | Event::Carried(job, ..)) = event else {
+            return Err(bug());
+        };
         let payload = match job.payload {
             Payload::File(file) => Bytes::InFile(file),
-            Payload::Inline(bytes) => Bytes::InEntry { entry: entry.clone(), range: range_in(&entry, bytes) },
+            Payload::Inline(bytes) => Bytes::InEntry {
+                entry: entry.clone(),
+                range: range_in(&entry, bytes),
+            },
             Payload::Gone => return Err(bug()),
         };
         let (version, encoding) = (job.version, job.encoding);
@@ -89,7 +103,6 @@ impl Core {
             queue,
             version,
             encoding,
-            priority: record.priority,
             attempt: record.attempt,
             failures: record.failures,
             attempts_max: self.ledger.policy(record).attempts_max,
@@ -104,13 +117,17 @@ impl Core {
     }
 
     fn tell_waiters(&mut self, id: JobId) -> Result<()> {
-        let Some(waiting) = self.waiters.jobs.remove(&id) else { return Ok(()) };
+        let Some(waiting) = self.waiters.jobs.remove(&id) else {
+            return Ok(());
+        };
         let ending = self.ending(id)?;
         if ending.state.is_some_and(|state| !state.is_finished()) {
             self.waiters.jobs.insert(id, waiting); // brought back to life in the same group
             return Ok(());
         }
-        waiting.into_iter().for_each(|(_, reply)| reply.send(Ok(ending.clone())));
+        waiting
+            .into_iter()
+            .for_each(|(_, reply)| reply.send(Ok(ending.clone())));
         Ok(())
     }
 
@@ -138,23 +155,37 @@ impl Core {
             }
         }
         if self.running.is_empty() && self.mode != Mode::Open {
-            self.waiters.drained.drain(..).for_each(|reply| reply.send(Ok(())));
+            self.waiters
+                .drained
+                .drain(..)
+                .for_each(|reply| reply.send(Ok(())));
         }
     }
 
     /// How a job ended; its frames are read by whoever asked.
     fn ending(&mut self, id: JobId) -> Result<Ending> {
         let Some(record) = self.ledger.record(id) else {
-            return Ok(Ending { state: None, dead_reason: None, history: None });
+            return Ok(Ending {
+                state: None,
+                dead_reason: None,
+                history: None,
+            });
         };
-        let state = self.ledger.state(record);
+        let state = record.state();
         let (dead_reason, place) = (crate::ledger::Ledger::dead_reason(record), record.history());
-        Ok(Ending { state: Some(state), dead_reason, history: self.frame(place)? })
+        Ok(Ending {
+            state: Some(state),
+            dead_reason,
+            history: self.frame(place)?,
+        })
     }
 
     fn frame(&mut self, place: Option<Place>) -> Result<Option<FrameAt>> {
         let Some(place) = place else { return Ok(None) };
-        Ok(Some(FrameAt { entry: self.entry(place.position)?, offset: place.offset }))
+        Ok(Some(FrameAt {
+            entry: self.entry(place.position)?,
+            offset: place.offset,
+        }))
     }
 
     /// Commands that only read. Their answers wait for the group too: what they saw of it must not be
@@ -162,14 +193,22 @@ impl Core {
     pub(super) fn look_up(&mut self, command: Command) {
         match command {
             Command::Look { id, reply } => {
-                let row = self.ledger.record(id).map(|record| self.ledger.row(id, record));
+                let row = self
+                    .ledger
+                    .record(id)
+                    .map(|record| self.ledger.row(id, record));
                 self.answer(move |fate| reply.send(fate.of(row)));
             }
             Command::FindKey { kind, key, reply } => {
                 let id = self.ledger.key_holder(&kind, &key, self.now.wall_ms);
                 self.answer(move |fate| reply.send(fate.of(id)));
             }
-            Command::List { filter, from, rows_max, reply } => {
+            Command::List {
+                filter,
+                from,
+                rows_max,
+                reply,
+            } => {
                 /// Jobs that one page looks at, matching or not.
                 const LOOKED_MAX: usize = 50_000;
                 let page = self.ledger.list(&filter, from, rows_max, LOOKED_MAX);
@@ -207,14 +246,24 @@ impl Core {
                 };
                 let (base, history) = (record.base, record.history());
                 let row = self.ledger.row(id, record);
-                let base = FrameAt { entry: self.entry(base.position)?, offset: base.offset };
+                let base = FrameAt {
+                    entry: self.entry(base.position)?,
+                    offset: base.offset,
+                };
                 let history = self.frame(history)?;
                 reply.send(Ok(Some(Details { row, base, history })));
             }
             Command::Wait { id, token, reply } => {
-                let running = self.ledger.record(id).is_some_and(|r| !self.ledger.state(r).is_finished());
+                let running = self
+                    .ledger
+                    .record(id)
+                    .is_some_and(|r| !r.state().is_finished());
                 if running {
-                    self.waiters.jobs.entry(id).or_default().push((token, reply));
+                    self.waiters
+                        .jobs
+                        .entry(id)
+                        .or_default()
+                        .push((token, reply));
                 } else {
                     reply.send(self.ending(id));
                 }
@@ -242,11 +291,13 @@ impl Core {
             journal_bytes: self.ledger.space().total_bytes(),
             live_bytes: self.ledger.space().live_bytes(),
             backlog_bytes: self.ledger.backlog_bytes(),
-            bytes_on_disk: self.journal.as_ref().map_or(0, |journal| journal.bytes_on_disk()),
+            bytes_on_disk: self
+                .journal
+                .as_ref()
+                .map_or(0, |journal| journal.bytes_on_disk()),
             groups: self.groups,
             syncs: self.syncs,
             now_ms: self.now.wall_ms,
-            epoch: self.chain.epoch,
             clock_trusted: self.watch.until_trusted(self.now).is_zero(),
         }
     }

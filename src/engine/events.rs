@@ -53,7 +53,10 @@ pub enum What {
 
 impl What {
     pub(crate) fn is_end(&self) -> bool {
-        matches!(self, What::Completed | What::Cancelled | What::Died | What::Deleted)
+        matches!(
+            self,
+            What::Completed | What::Cancelled | What::Died | What::Deleted
+        )
     }
 }
 
@@ -101,17 +104,34 @@ impl Hub {
         let missed = Arc::new(AtomicU64::new(0));
         let mut listeners = self.listeners.lock();
         if !self.closed.load(Ordering::Acquire) {
-            listeners.push(Listener { send, missed: missed.clone(), only });
+            listeners.push(Listener {
+                send,
+                missed: missed.clone(),
+                only,
+            });
             self.count.store(listeners.len(), Ordering::Relaxed);
         }
         Events { receive, missed }
     }
 
-    pub(crate) fn publish(&self, id: JobId, what: What, kind: Arc<str>, queue: Arc<str>, at_ms: i64) {
+    pub(crate) fn publish(
+        &self,
+        id: JobId,
+        what: What,
+        kind: Arc<str>,
+        queue: Arc<str>,
+        at_ms: i64,
+    ) {
         if !self.is_heard() {
             return;
         }
-        let event = Event { id, what, kind, queue, at_ms };
+        let event = Event {
+            id,
+            what,
+            kind,
+            queue,
+            at_ms,
+        };
         let mut listeners = self.listeners.lock();
         listeners.retain(|listener| {
             if listener.only.is_some_and(|only| only != id) {
@@ -207,7 +227,10 @@ pub(crate) fn call_back(
             }
         }
     })?;
-    Ok(Subscription { stop, _alive: alive })
+    Ok(Subscription {
+        stop,
+        _alive: alive,
+    })
 }
 
 impl Drop for Subscription {

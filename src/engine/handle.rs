@@ -4,11 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Shared;
 use super::change::{Cancel, Change};
 use super::command::{Command, Ending, Reply};
 use super::events::{self, Subscription, Update};
 use super::request::Decode;
-use super::Shared;
 use crate::error::{Error, Result};
 use crate::job::{Content, DeadReason, JobId, State};
 use crate::journal::event_at;
@@ -65,8 +65,18 @@ pub struct Progress {
 }
 
 impl<O> Handle<O> {
-    pub(crate) fn new(shared: Arc<Shared>, id: JobId, kind: Arc<str>, decode: Decode<O>) -> Handle<O> {
-        Handle { shared, id, kind, decode }
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        id: JobId,
+        kind: Arc<str>,
+        decode: Decode<O>,
+    ) -> Handle<O> {
+        Handle {
+            shared,
+            id,
+            kind,
+            decode,
+        }
     }
 
     /// The job's id.
@@ -81,13 +91,19 @@ impl<O> Handle<O> {
     /// [`Error::Closed`]; [`Error::Refused`] after a failed write.
     pub fn state(&self) -> Result<Option<State>> {
         let id = self.id;
-        Ok(self.shared.ask(|reply| Command::Look { id, reply })?.map(|row| row.state))
+        Ok(self
+            .shared
+            .ask(|reply| Command::Look { id, reply })?
+            .map(|row| row.state))
     }
 
     /// How far it is, if it runs now.
     pub fn progress(&self) -> Option<Progress> {
         let id = self.id;
-        let live = self.shared.ask(|reply| Command::Watch { id, reply }).ok()??;
+        let live = self
+            .shared
+            .ask(|reply| Command::Watch { id, reply })
+            .ok()??;
         let (done, total, note) = live.progress();
         Some(Progress { done, total, note })
     }
@@ -100,10 +116,15 @@ impl<O> Handle<O> {
     /// [`Error::Payload`] if the output is not what this handle decodes; [`Error::Closed`].
     pub fn wait(&self) -> Result<Finished<O>> {
         if let Some(pool) = self.shared.handlers.current_pool() {
-            return Err(Error::WaitInHandler { job: self.id.number(), pool });
+            return Err(Error::WaitInHandler {
+                job: self.id.number(),
+                pool,
+            });
         }
         let (id, token) = (self.id, self.shared.token());
-        let ending = self.shared.ask(|reply| Command::Wait { id, token, reply })?;
+        let ending = self
+            .shared
+            .ask(|reply| Command::Wait { id, token, reply })?;
         self.finished(&ending)
     }
 
@@ -114,11 +135,19 @@ impl<O> Handle<O> {
     /// As [`wait`](Handle::wait).
     pub fn wait_timeout(&self, limit: Duration) -> Result<Option<Finished<O>>> {
         let (id, token) = (self.id, self.shared.token());
-        let ending = self.shared.ask_within(limit, |reply: Reply<Ending>| Command::Wait { id, token, reply })?;
+        let ending = self
+            .shared
+            .ask_within(limit, |reply: Reply<Ending>| Command::Wait {
+                id,
+                token,
+                reply,
+            })?;
         match ending {
             Some(ending) => self.finished(&ending).map(Some),
             None => {
-                self.shared.inbox.send_unbounded(Command::StopWaiting { id, token });
+                self.shared
+                    .inbox
+                    .send_unbounded(Command::StopWaiting { id, token });
                 Ok(None)
             }
         }
@@ -158,13 +187,20 @@ impl<O> Handle<O> {
                 })?;
                 Finished::Completed(output)
             }
-            Some(State::Cancelled) => Finished::Cancelled { reason: history.reason },
+            Some(State::Cancelled) => Finished::Cancelled {
+                reason: history.reason,
+            },
             Some(State::Dead) => Finished::Dead(Ended {
                 reason: ending.dead_reason.unwrap_or(DeadReason::AttemptsUsedUp),
                 words: history.reason,
                 errors: history.errors,
             }),
-            Some(state) => return Err(Error::Bug(format!("job {} ended in state {state}", self.id))),
+            Some(state) => {
+                return Err(Error::Bug(format!(
+                    "job {} ended in state {state}",
+                    self.id
+                )));
+            }
             None => Finished::Deleted,
         })
     }
@@ -180,19 +216,30 @@ impl<O> Handle<O> {
 
 /// Reads a history frame, on the caller's thread.
 pub(crate) fn read_history(frame: &super::command::FrameAt) -> Result<History> {
-    let event = event_at(&frame.entry, frame.offset)
-        .map_err(|e| Error::Damaged { path: "journal".into(), what: "a history".to_owned(), reason: format!("{e:?}") })?;
+    let event = event_at(&frame.entry, frame.offset).map_err(|e| Error::Damaged {
+        path: "journal".into(),
+        what: "a history".to_owned(),
+        reason: format!("{e:?}"),
+    })?;
     Ok(super::step::into_history(event).unwrap_or_default())
 }
 
 impl<O> Clone for Handle<O> {
     fn clone(&self) -> Handle<O> {
-        Handle { shared: self.shared.clone(), id: self.id, kind: self.kind.clone(), decode: self.decode }
+        Handle {
+            shared: self.shared.clone(),
+            id: self.id,
+            kind: self.kind.clone(),
+            decode: self.decode,
+        }
     }
 }
 
 impl<O> fmt::Debug for Handle<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle").field("id", &self.id).field("kind", &self.kind).finish_non_exhaustive()
+        f.debug_struct("Handle")
+            .field("id", &self.id)
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
     }
 }

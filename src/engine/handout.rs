@@ -10,14 +10,17 @@ use parking_lot::{Condvar, Mutex};
 
 use super::command::{Command, Settle};
 use super::inbox::Inbox;
-use crate::job::{Encoding, JobId, PayloadRef, Priority};
+use crate::job::{Encoding, JobId, PayloadRef};
 use crate::journal::EntryBytes;
 use crate::ledger::Outcome;
 
 /// A payload: in place in an entry, or in a file of its own.
 #[derive(Clone, Debug)]
 pub(crate) enum Bytes {
-    InEntry { entry: EntryBytes, range: Range<usize> },
+    InEntry {
+        entry: EntryBytes,
+        range: Range<usize>,
+    },
     InFile(PayloadRef),
 }
 
@@ -30,7 +33,6 @@ pub(crate) struct HandOut {
     pub(crate) queue: Arc<str>,
     pub(crate) version: u16,
     pub(crate) encoding: Encoding,
-    pub(crate) priority: Priority,
     /// Number of this attempt, from 1.
     pub(crate) attempt: u32,
     pub(crate) failures: u16,
@@ -52,14 +54,25 @@ impl HandOut {
         self.send(outcome, ran_us, None);
     }
 
-    pub(crate) fn settle_and_ask(mut self, outcome: Outcome, ran_us: u64, reply: super::Reply<bool>) {
+    pub(crate) fn settle_and_ask(
+        mut self,
+        outcome: Outcome,
+        ran_us: u64,
+        reply: super::Reply<bool>,
+    ) {
         self.send(outcome, ran_us, Some(reply));
     }
 
     fn send(&mut self, outcome: Outcome, ran_us: u64, reply: Option<super::Reply<bool>>) {
         self.settled = true;
         self.live.end();
-        let settle = Settle { id: self.id, claim: self.claim, outcome, ran_us, reply };
+        let settle = Settle {
+            id: self.id,
+            claim: self.claim,
+            outcome,
+            ran_us,
+            reply,
+        };
         self.inbox.send_unbounded(Command::Settle(settle));
     }
 }
@@ -98,7 +111,6 @@ pub(crate) enum Asked {
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) id: JobId,
-    pub(crate) claim: u64,
     pub(crate) time_limit_ms: u64,
     pub(crate) stall_timeout_ms: u64,
     stage: AtomicU8,
@@ -124,10 +136,9 @@ struct ProgressState {
 }
 
 impl Live {
-    pub(crate) fn new(id: JobId, claim: u64, time_limit_ms: u64, stall_timeout_ms: u64) -> Live {
+    pub(crate) fn new(id: JobId, time_limit_ms: u64, stall_timeout_ms: u64) -> Live {
         Live {
             id,
-            claim,
             time_limit_ms,
             stall_timeout_ms,
             stage: AtomicU8::new(Stage::Waiting as u8),
@@ -162,7 +173,9 @@ impl Live {
 
     // AcqRel: whoever wins sees all that the other side wrote before, and nobody else may act.
     fn move_stage(&self, from: Stage, to: Stage) -> bool {
-        self.stage.compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        self.stage
+            .compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
     }
 
     pub(crate) fn stage(&self) -> Stage {
@@ -176,7 +189,10 @@ impl Live {
 
     /// Asks the handler to stop. The first reason stays, except that a lost lease outdoes all.
     pub(crate) fn ask(&self, why: Asked, reason: &str, now: Duration) {
-        let first = self.asked.compare_exchange(0, why as u8, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        let first = self
+            .asked
+            .compare_exchange(0, why as u8, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok();
         if first {
             reason.clone_into(&mut self.reason.lock());
             self.asked_at.store(ms(now).max(1), Ordering::Release);
@@ -205,8 +221,12 @@ impl Live {
 
     /// When the handler began and when it last gave a sign of life, if it runs (steady ms).
     pub(crate) fn times(&self) -> Option<(u64, u64)> {
-        (self.stage() == Stage::Started)
-            .then(|| (self.started_at.load(Ordering::Relaxed), self.alive_at.load(Ordering::Relaxed)))
+        (self.stage() == Stage::Started).then(|| {
+            (
+                self.started_at.load(Ordering::Relaxed),
+                self.alive_at.load(Ordering::Relaxed),
+            )
+        })
     }
 
     pub(crate) fn asked_at(&self) -> Option<u64> {
@@ -324,7 +344,8 @@ impl HandOuts {
         }
     }
 
-    /// The next job if there is one: for tests and for stepping without threads.
+    /// The next job if there is one.
+    #[cfg(test)]
     pub(crate) fn try_next(&self) -> Option<HandOut> {
         let mut queue = self.queue.lock();
         while let Some(job) = queue.jobs.pop_front() {

@@ -44,8 +44,19 @@ struct Load {
 impl Inbox {
     pub(crate) fn new(jobs_max: usize, bytes_max: usize) -> (Inbox, Receiver<Command>) {
         let (send, receive) = unbounded();
-        let gate = Gate { waiting: Mutex::default(), freed: Condvar::new(), jobs_max, bytes_max };
-        (Inbox { send, gate: Arc::new(gate) }, receive)
+        let gate = Gate {
+            waiting: Mutex::default(),
+            freed: Condvar::new(),
+            jobs_max,
+            bytes_max,
+        };
+        (
+            Inbox {
+                send,
+                gate: Arc::new(gate),
+            },
+            receive,
+        )
     }
 
     /// Sends a command that brings new jobs; waits for room, or is refused.
@@ -74,14 +85,20 @@ impl Gate {
                 return Err(Error::Closed);
             }
             // A command larger than the bound is let in alone.
-            let fits = load.jobs == 0 || (load.jobs + jobs <= self.jobs_max && load.bytes + bytes <= self.bytes_max);
+            let fits = load.jobs == 0
+                || (load.jobs + jobs <= self.jobs_max && load.bytes + bytes <= self.bytes_max);
             if fits {
                 load.jobs += jobs;
                 load.bytes += bytes;
                 return Ok(());
             }
             match when_full {
-                WhenFullRule::Refuse => return Err(Error::Full { waiting: load.jobs, limit: self.jobs_max }),
+                WhenFullRule::Refuse => {
+                    return Err(Error::Full {
+                        waiting: load.jobs,
+                        limit: self.jobs_max,
+                    });
+                }
                 WhenFullRule::Wait => self.freed.wait(&mut load),
             }
         }

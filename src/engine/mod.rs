@@ -34,13 +34,13 @@ pub use events::{Event, Events, Subscription, Update, What};
 pub use handle::{Ended, Finished, Handle, Progress};
 pub use request::{Enqueued, Request, Ticket};
 
+pub(crate) use self::core::{Disk, Limits, PoolLink};
 pub(crate) use api::{Handlers, Shared};
-pub(crate) use command::{Command, Details, Ending, Reply, Snapshot};
-pub(crate) use self::core::{Core, Disk, Limits, PoolLink};
+pub(crate) use command::{Command, Reply};
 pub(crate) use events::Hub;
-pub(crate) use handout::{Asked, Bytes, HandOut, HandOuts, Live, Stage};
-pub(crate) use inbox::{Inbox, WhenFullRule};
 pub(crate) use handle::read_history;
+pub(crate) use handout::{Asked, Bytes, HandOut, HandOuts, Live};
+pub(crate) use inbox::{Inbox, WhenFullRule};
 pub(crate) use recorder::Recorder;
 pub(crate) use recover::{Parts, first_group, recover};
 pub(crate) use watchdog::Watchdog;

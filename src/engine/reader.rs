@@ -29,7 +29,9 @@ impl Reader {
     }
 
     pub(super) fn entry(&mut self, journal: &mut dyn Journal, position: u64) -> Result<EntryBytes> {
-        if let Ok(at) = self.recent.binary_search_by_key(&position, |entry| entry.position)
+        if let Ok(at) = self
+            .recent
+            .binary_search_by_key(&position, |entry| entry.position)
             && let Some(entry) = self.recent.get(at)
         {
             return Ok(EntryBytes::Own(entry.bytes.clone()));
@@ -42,7 +44,9 @@ impl Reader {
             what: format!("entry {position}"),
             reason,
         };
-        let entry = journal.read(position)?.ok_or_else(|| damaged("it is missing".to_owned()))?;
+        let entry = journal
+            .read(position)?
+            .ok_or_else(|| damaged("it is missing".to_owned()))?;
         // Checked once per read from disk, as at replay: the disk may have changed since.
         Header::read(&entry).map_err(|e| damaged(format!("{e:?}")))?;
         if self.read.len() == READ_MAX {

@@ -17,10 +17,11 @@ use super::reader::Reader;
 use super::watchdog::Watchdog;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::journal::{
-    Chain, Draft, Found, Geometry, Head, Journal, Mark, Sealed, Visit, Witness, find_head, remove_all, replay,
-};
 use crate::job::JobId;
+use crate::journal::{
+    Chain, Draft, Found, Geometry, Head, Journal, Mark, Sealed, Visit, Witness, find_head,
+    remove_all, replay,
+};
 use crate::ledger::{Event, LeaseRecord, Ledger, Mismatch, Setup, Stamp};
 use crate::sys;
 
@@ -56,7 +57,9 @@ pub(crate) fn recover(mut parts: Parts) -> Result<Core> {
             ledger.entry_written(position, u32::try_from(bytes).unwrap_or(u32::MAX));
             Ok(())
         }
-        Visit::Event(event, stamp) => ledger.apply(event, stamp).map_err(|Mismatch(reason)| reason),
+        Visit::Event(event, stamp) => ledger
+            .apply(event, stamp)
+            .map_err(|Mismatch(reason)| reason),
     })?;
     if ledger.digest() != head.last.digest {
         return Err(Error::Damaged {
@@ -67,9 +70,16 @@ pub(crate) fn recover(mut parts: Parts) -> Result<Core> {
     }
     // Left over from removals and commits that were cut short; gone and synced before anything is added.
     let below = journal.positions_below(head.last.tail)?;
-    remove_all(journal, head.incomplete.iter().copied().chain(below), parts.geometry)?;
+    remove_all(
+        journal,
+        head.incomplete.iter().copied().chain(below),
+        parts.geometry,
+    )?;
     journal.release_memory()?;
-    parts.disk.payloads.sweep(&ledger.files().collect::<HashSet<u128>>())?;
+    parts
+        .disk
+        .payloads
+        .sweep(&ledger.files().collect::<HashSet<u128>>())?;
 
     let epoch = ledger.epoch() + 1;
     let mut core = Core {
@@ -114,7 +124,10 @@ impl Core {
     fn begin_epoch(&mut self, epoch: u64) -> Result<()> {
         let recording = self.disk.recorder.read()?;
         self.draft.begin(&self.chain);
-        self.push(&Event::Opened { epoch, boot: sys::boot_id() })?;
+        self.push(&Event::Opened {
+            epoch,
+            boot: sys::boot_id(),
+        })?;
         let verdict = |id: JobId, lease: &LeaseRecord| {
             recording.verdict(lease.epoch, id.number(), lease.claim)
         };
@@ -138,10 +151,15 @@ fn open_witness(path: &Path, disk: &Disk, head: &Head) -> Result<Witness> {
     let last = &head.last;
     let store = disk.dir.clone().unwrap_or_default();
     match Witness::open(path, last.store)? {
-        Found::Marked(_, mark) if last.group < mark.group => {
-            Err(Error::Missing { path: store, witnessed: mark.group, position: mark.position, found: last.group })
-        }
-        Found::Marked(_, mark) if last.group == mark.group && (last.hash, last.digest) != (mark.hash, mark.digest) => {
+        Found::Marked(_, mark) if last.group < mark.group => Err(Error::Missing {
+            path: store,
+            witnessed: mark.group,
+            position: mark.position,
+            found: last.group,
+        }),
+        Found::Marked(_, mark)
+            if last.group == mark.group && (last.hash, last.digest) != (mark.hash, mark.digest) =>
+        {
             Err(Error::Damaged {
                 path: store,
                 what: format!("group {}", last.group),
@@ -152,10 +170,23 @@ fn open_witness(path: &Path, disk: &Disk, head: &Head) -> Result<Witness> {
         Found::Missing | Found::Unreadable => {
             // A store that was made a moment ago has none yet either.
             if last.group > 1 {
-                log::warn!("{}: the witness is missing or unreadable; it is made anew", path.display());
+                log::warn!(
+                    "{}: the witness is missing or unreadable; it is made anew",
+                    path.display()
+                );
             }
             let (epoch, group, position) = (last.epoch, last.group, last.position);
-            Witness::create(path, last.store, &Mark { epoch, group, position, hash: last.hash, digest: last.digest })
+            Witness::create(
+                path,
+                last.store,
+                &Mark {
+                    epoch,
+                    group,
+                    position,
+                    hash: last.hash,
+                    digest: last.digest,
+                },
+            )
         }
     }
 }
@@ -171,8 +202,13 @@ pub(crate) fn first_group(
     draft.begin(chain);
     let event = Event::RootSet(ledger.root());
     let place = draft.push(&event)?;
-    let stamp = Stamp { place, at_ms: now_ms };
-    ledger.apply(&event, stamp).map_err(|Mismatch(reason)| Error::Bug(reason))?;
+    let stamp = Stamp {
+        place,
+        at_ms: now_ms,
+    };
+    ledger
+        .apply(&event, stamp)
+        .map_err(|Mismatch(reason)| Error::Bug(reason))?;
     let tail = draft.first_position();
     Ok(draft.seal(chain, now_ms, tail, ledger.digest()))
 }

@@ -9,8 +9,9 @@ use super::inbox::WhenFullRule;
 use super::{Engine, Handle};
 use crate::error::{Error, Result};
 use crate::job::{
-    Backoff, Content, Encoding, Format, INLINE_PAYLOAD_MAX, Job, JobDefaults, NewJob, OnCrash, PayloadError,
-    Policy, Priority, Wait, check_key, check_metadata, check_name, encoding_of, millis,
+    Backoff, Content, Encoding, Format, INLINE_PAYLOAD_MAX, Job, JobDefaults, NewJob, OnCrash,
+    PayloadError, Policy, Priority, Wait, check_key, check_metadata, check_name, encoding_of,
+    millis,
 };
 use crate::ledger::Placed;
 
@@ -64,6 +65,10 @@ impl<O> Enqueued<O> {
 }
 
 impl<'e, O> Request<'e, O> {
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the job is the caller's no more once it is asked for"
+    )]
     pub(super) fn typed<J: Job<Output = O>>(engine: &'e Engine, job: J) -> Request<'e, O> {
         let draft = RequestDraft {
             kind: J::KIND.to_owned(),
@@ -76,7 +81,11 @@ impl<'e, O> Request<'e, O> {
             key: None,
             metadata: Vec::new(),
         };
-        Request { engine, draft, decode: <J::Format as Format<O>>::decode }
+        Request {
+            engine,
+            draft,
+            decode: <J::Format as Format<O>>::decode,
+        }
     }
 
     /// The queue; it is made if there is none of this name (1 to 64 of `a-z 0-9 . _ -`).
@@ -184,14 +193,30 @@ impl<'e, O> Request<'e, O> {
     }
 
     fn send(self, when_full: WhenFullRule) -> Result<Ticket<O>> {
-        let Request { engine, draft, decode } = self;
+        let Request {
+            engine,
+            draft,
+            decode,
+        } = self;
         let shared = &engine.shared;
         shared.check_process()?;
         let kind = draft.kind.clone();
         let job = draft.check(engine)?;
         let (reply, answer) = Reply::new();
-        shared.inbox.send(Command::Enqueue { jobs: vec![job], reply }, when_full)?;
-        Ok(Ticket { engine: Engine::unguarded(shared.clone()), kind, decode, answer, told: None })
+        shared.inbox.send(
+            Command::Enqueue {
+                jobs: vec![job],
+                reply,
+            },
+            when_full,
+        )?;
+        Ok(Ticket {
+            engine: Engine::unguarded(shared.clone()),
+            kind,
+            decode,
+            answer,
+            told: None,
+        })
     }
 }
 
@@ -215,14 +240,22 @@ impl<'e> Request<'e, serde_json::Value> {
             key: None,
             metadata: Vec::new(),
         };
-        Request { engine, draft, decode }
+        Request {
+            engine,
+            draft,
+            decode,
+        }
     }
 }
 
 impl RequestDraft {
     /// Checks everything and writes a large payload to its file. Nothing is stored on an error.
     pub(super) fn check(self, engine: &Engine) -> Result<NewJob> {
-        let JobDefaults { queue, priority, policy } = self.defaults;
+        let JobDefaults {
+            queue,
+            priority,
+            policy,
+        } = self.defaults;
         check_name("kind", &self.kind)?;
         check_name("queue name", &queue)?;
         check_policy(&policy)?;
@@ -237,10 +270,15 @@ impl RequestDraft {
             Wait::For(ms) => now_ms.saturating_add_unsigned(ms),
         };
         let expires_at_ms = self.expires.map(at_ms);
-        if let Some(expires_at_ms) = expires_at_ms.filter(|at| *at <= at_ms(self.wait) && self.wait != Wait::No) {
+        if let Some(expires_at_ms) =
+            expires_at_ms.filter(|at| *at <= at_ms(self.wait) && self.wait != Wait::No)
+        {
             return Err(Error::Invalid {
                 what: "expiry",
-                found: format!("{} ms before or at the time from which the job may run", at_ms(self.wait) - expires_at_ms),
+                found: format!(
+                    "{} ms before or at the time from which the job may run",
+                    at_ms(self.wait) - expires_at_ms
+                ),
                 rule: "a job must be able to start before it expires".to_owned(),
             });
         }
@@ -263,18 +301,20 @@ impl RequestDraft {
             metadata: self.metadata,
         })
     }
-
-    pub(super) fn kind(&self) -> &str {
-        &self.kind
-    }
 }
 
 fn store_content(engine: &Engine, what: &'static str, bytes: Vec<u8>) -> Result<Content> {
     let limit = engine.shared.payload_max;
     let size = bytes.len() as u64;
     if size > limit {
-        let remedy = "keep the data elsewhere and store a reference, or raise `EngineBuilder::payload_max`";
-        return Err(Error::TooLarge { what, size, limit, remedy });
+        let remedy =
+            "keep the data elsewhere and store a reference, or raise `EngineBuilder::payload_max`";
+        return Err(Error::TooLarge {
+            what,
+            size,
+            limit,
+            remedy,
+        });
     }
     if bytes.len() <= INLINE_PAYLOAD_MAX {
         return Ok(Content::Inline(bytes));
@@ -321,9 +361,20 @@ impl<O> Ticket<O> {
             Some(answer) => answer,
             None => self.engine.shared.wait(&self.answer),
         };
-        let placed = answer?.first().copied().ok_or_else(|| Error::Bug("an enqueue without an answer".to_owned()))?;
-        let handle = Handle::new(self.engine.shared.clone(), placed.id, self.kind.as_str().into(), self.decode);
-        Ok(Enqueued { handle, is_new: placed.is_new })
+        let placed = answer?
+            .first()
+            .copied()
+            .ok_or_else(|| Error::Bug("an enqueue without an answer".to_owned()))?;
+        let handle = Handle::new(
+            self.engine.shared.clone(),
+            placed.id,
+            self.kind.as_str().into(),
+            self.decode,
+        );
+        Ok(Enqueued {
+            handle,
+            is_new: placed.is_new,
+        })
     }
 
     /// Whether the job is on stable storage by now. Never blocks; false too if it was refused, which
@@ -342,12 +393,16 @@ impl<O> Ticket<O> {
 
 impl<O> std::fmt::Debug for Request<'_, O> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Request").field("kind", &self.draft.kind).finish_non_exhaustive()
+        f.debug_struct("Request")
+            .field("kind", &self.draft.kind)
+            .finish_non_exhaustive()
     }
 }
 
 impl<O> std::fmt::Debug for Ticket<O> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ticket").field("kind", &self.kind).finish_non_exhaustive()
+        f.debug_struct("Ticket")
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
     }
 }

@@ -14,7 +14,8 @@ use crate::error::{Error, Result};
 use crate::job::{Content, JobId, NewJob};
 use crate::journal::{self, Mark};
 use crate::ledger::{
-    ChangeAnswer, ChangeKind, Event, History, Mismatch, Outcome, Pick, Placed, SettleAnswer, Stamp,
+    ChangeAnswer, ChangeKind, Event, History, Mismatch, Outcome, Pick, Placed, SettleAnswer,
+    Settling, Stamp,
 };
 
 /// Events that time alone may add to one group.
@@ -25,7 +26,10 @@ const DISK_LOOK_EVERY: Duration = Duration::from_secs(1);
 impl Core {
     /// Carries out one group of commands. An error says that the engine is poisoned from here on.
     pub(crate) fn step(&mut self, commands: Vec<Command>) -> Result<()> {
-        let weight = commands.iter().map(Command::weight).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+        let weight = commands
+            .iter()
+            .map(Command::weight)
+            .fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
         let done = self.group(commands);
         self.inbox.gate().leave(weight.0, weight.1);
         done
@@ -33,7 +37,11 @@ impl Core {
 
     fn group(&mut self, commands: Vec<Command>) -> Result<()> {
         if let Some(cause) = self.poisoned.clone() {
-            commands.into_iter().for_each(|c| c.refuse(|| Error::Refused { cause: cause.clone() }));
+            commands.into_iter().for_each(|c| {
+                c.refuse(|| Error::Refused {
+                    cause: cause.clone(),
+                });
+            });
             return Ok(());
         }
         self.now = self.clock.now();
@@ -53,7 +61,9 @@ impl Core {
     /// Turns commands and time into events, in order.
     fn decide(&mut self, commands: Vec<Command>) -> Result<()> {
         if let Some(ClockStep { before_ms, by_ms }) = self.watch.look(self.now) {
-            log::info!("the wall clock was set by {by_ms} ms; waits asked for as a span move with it");
+            log::info!(
+                "the wall clock was set by {by_ms} ms; waits asked for as a span move with it"
+            );
             self.push(&Event::ClockStepped { before_ms, by_ms })?;
             self.running.values().for_each(|run| run.live.nudge());
         }
@@ -88,20 +98,38 @@ impl Core {
                 let answer = self.change(id, &wish)?;
                 self.answer(move |fate| reply.send(fate.of(answer)));
             }
-            Command::SetQueue { name, paused, concurrency, reply } => {
+            Command::SetQueue {
+                name,
+                paused,
+                concurrency,
+                reply,
+            } => {
                 self.set_queue(&name, paused, concurrency)?;
                 self.answer(move |fate| reply.send(fate.of(())));
             }
             Command::PurgeDead { queue, reply } => {
                 let events = self.ledger.purge_dead(&queue, usize::MAX, self.now.wall_ms);
-                let jobs = events.iter().filter(|e| matches!(e, Event::Deleted { .. })).count() as u64;
+                let jobs = events
+                    .iter()
+                    .filter(|e| matches!(e, Event::Deleted { .. }))
+                    .count() as u64;
                 for event in events {
                     self.push(&event)?;
                 }
                 self.answer(move |fate| reply.send(fate.of(jobs)));
             }
-            Command::Claim { kind, queue, until, reply } => match self.mode {
-                Mode::Open => self.hand_claims.push(HandClaim { kind, queue, until, reply }),
+            Command::Claim {
+                kind,
+                queue,
+                until,
+                reply,
+            } => match self.mode {
+                Mode::Open => self.hand_claims.push(HandClaim {
+                    kind,
+                    queue,
+                    until,
+                    reply,
+                }),
                 _ => reply.send(Err(Error::Draining)),
             },
             Command::Drain { reply } => {
@@ -110,7 +138,9 @@ impl Core {
             }
             Command::Shutdown { until, reply } => {
                 self.start_draining()?;
-                self.running.values().for_each(|run| run.live.ask(Asked::Shutdown, "shutdown", self.now.steady));
+                self.running
+                    .values()
+                    .for_each(|run| run.live.ask(Asked::Shutdown, "shutdown", self.now.steady));
                 self.mode = Mode::Closing { until };
                 self.waiters.closed.push(reply);
             }
@@ -128,12 +158,20 @@ impl Core {
     pub(super) fn push(&mut self, event: &Event<'_>) -> Result<()> {
         let id = what(event).map(|(id, _)| id);
         let files_before = self.files_of(event, id);
-        let names_before = id.and_then(|id| Some(self.ledger.shared_names(self.ledger.record(id)?)));
+        let names_before =
+            id.and_then(|id| Some(self.ledger.shared_names(self.ledger.record(id)?)));
         let place = self.draft.push(event)?;
-        let stamp = Stamp { place, at_ms: self.now.wall_ms };
-        self.ledger.apply(event, stamp).map_err(|Mismatch(reason)| Error::Bug(reason))?;
+        let stamp = Stamp {
+            place,
+            at_ms: self.now.wall_ms,
+        };
+        self.ledger
+            .apply(event, stamp)
+            .map_err(|Mismatch(reason)| Error::Bug(reason))?;
         for file in files_before {
-            let still = id.and_then(|id| self.ledger.record(id)).is_some_and(|r| r.files().any(|f| f == file));
+            let still = id
+                .and_then(|id| self.ledger.record(id))
+                .is_some_and(|r| r.files().any(|f| f == file));
             if !still {
                 self.pending.files.push(file);
             }
@@ -146,20 +184,34 @@ impl Core {
 
     /// Payload files that the jobs of an event have before it.
     fn files_of(&self, event: &Event<'_>, id: Option<JobId>) -> Vec<u128> {
-        let of = |id: JobId| self.ledger.record(id).map(|r| r.files().collect::<Vec<_>>()).unwrap_or_default();
+        let of = |id: JobId| {
+            self.ledger
+                .record(id)
+                .map(|r| r.files().collect::<Vec<_>>())
+                .unwrap_or_default()
+        };
         match event {
-            Event::Pruned { ids } => ids.iter().flat_map(|id| of(JobId::from_number(*id))).collect(),
+            Event::Pruned { ids } => ids
+                .iter()
+                .flat_map(|id| of(JobId::from_number(*id)))
+                .collect(),
             Event::Enqueued(_) | Event::Claimed { .. } => Vec::new(),
             _ => id.map(of).unwrap_or_default(),
         }
     }
 
-    fn note(&mut self, id: JobId, what: What, names_before: Option<(std::sync::Arc<str>, std::sync::Arc<str>)>) {
+    fn note(
+        &mut self,
+        id: JobId,
+        what: What,
+        names_before: Option<(std::sync::Arc<str>, std::sync::Arc<str>)>,
+    ) {
         if what.is_end() && self.waiters.jobs.contains_key(&id) {
             self.pending.ended.push(id);
         }
         if self.hub.is_heard() {
-            let names = names_before.or_else(|| Some(self.ledger.shared_names(self.ledger.record(id)?)));
+            let names =
+                names_before.or_else(|| Some(self.ledger.shared_names(self.ledger.record(id)?)));
             if let Some((kind, queue)) = names {
                 self.pending.changes.push((id, what, kind, queue));
             }
@@ -167,7 +219,11 @@ impl Core {
     }
 
     fn enqueue(&mut self, jobs: &[NewJob]) -> Result<Result<Vec<Placed>>> {
-        let refusal = if self.mode == Mode::Open { self.disk_refusal() } else { Some(Error::Draining) };
+        let refusal = if self.mode == Mode::Open {
+            self.disk_refusal()
+        } else {
+            Some(Error::Draining)
+        };
         let decided = match refusal {
             Some(error) => Err(error),
             None => self.ledger.enqueue(jobs, self.now.wall_ms),
@@ -177,12 +233,19 @@ impl Core {
                 for event in &events {
                     self.push(event)?;
                 }
-                let twice = jobs.iter().zip(&placed).filter(|(_, placed)| !placed.is_new);
-                self.pending.files.extend(twice.filter_map(|(job, _)| file_of(&job.payload)));
+                let twice = jobs
+                    .iter()
+                    .zip(&placed)
+                    .filter(|(_, placed)| !placed.is_new);
+                self.pending
+                    .files
+                    .extend(twice.filter_map(|(job, _)| file_of(&job.payload)));
                 Ok(Ok(placed))
             }
             Err(error) => {
-                self.pending.files.extend(jobs.iter().filter_map(|job| file_of(&job.payload)));
+                self.pending
+                    .files
+                    .extend(jobs.iter().filter_map(|job| file_of(&job.payload)));
                 Ok(Err(error))
             }
         }
@@ -193,7 +256,9 @@ impl Core {
         let dir = self.disk.dir.as_ref()?;
         let floor = self.limits.disk_floor;
         let space = &mut self.free_space;
-        let due = space.looked_at.is_none_or(|at| self.now.steady.saturating_sub(at) >= DISK_LOOK_EVERY)
+        let due = space
+            .looked_at
+            .is_none_or(|at| self.now.steady.saturating_sub(at) >= DISK_LOOK_EVERY)
             || space.written_since > floor / 8;
         if due {
             space.looked_at = Some(self.now.steady);
@@ -201,18 +266,35 @@ impl Core {
             // A file system that cannot tell is taken to have room.
             space.free = crate::sys::files::free_bytes(dir).unwrap_or(u64::MAX);
         }
-        (space.free < floor).then(|| Error::DiskFull { path: dir.clone(), free: space.free, floor })
+        (space.free < floor).then(|| Error::DiskFull {
+            path: dir.clone(),
+            free: space.free,
+            floor,
+        })
     }
 
     pub(super) fn settle(&mut self, settle: Settle) -> Result<()> {
-        let Settle { id, claim, outcome, ran_us, reply } = settle;
+        let Settle {
+            id,
+            claim,
+            outcome,
+            ran_us,
+            reply,
+        } = settle;
         let earlier = match outcome {
             Outcome::GivenBack { .. } | Outcome::Snoozed { .. } => None,
             _ => self.history(id)?,
         };
         let seed = xxhash_rust::xxh3::xxh3_64_with_seed(&claim.to_le_bytes(), self.jitter_seed);
-        let (answer, event) =
-            self.ledger.settle(id, claim, &outcome, earlier, ran_us, self.now.wall_ms, seed);
+        let settling = Settling {
+            id,
+            claim,
+            outcome: &outcome,
+            earlier,
+            ran_us,
+            seed,
+        };
+        let (answer, event) = self.ledger.settle(settling, self.now.wall_ms);
         if let Some(event) = event {
             self.push(&event)?;
             self.let_go(id, claim);
@@ -220,7 +302,9 @@ impl Core {
         if answer == SettleAnswer::LeaseLost {
             if !matches!(outcome, Outcome::GivenBack { .. }) {
                 self.late_answers += 1;
-                log::warn!("job {id}: the answer of claim {claim} came after its lease was lost; refused");
+                log::warn!(
+                    "job {id}: the answer of claim {claim} came after its lease was lost; refused"
+                );
             }
             if let Outcome::Completed(output) = &outcome {
                 self.pending.files.extend(file_of(output));
@@ -263,7 +347,8 @@ impl Core {
             }
             (ChangeAnswer::Done, ChangeKind::Complete { .. }) => {
                 if let Some(run) = self.running.get(&id) {
-                    run.live.ask(Asked::LeaseLost, "completed from outside", self.now.steady);
+                    run.live
+                        .ask(Asked::LeaseLost, "completed from outside", self.now.steady);
                     let claim = run.claim;
                     self.let_go(id, claim);
                 }
@@ -273,8 +358,15 @@ impl Core {
         Ok(answer)
     }
 
-    fn set_queue(&mut self, name: &str, paused: Option<bool>, concurrency: Option<Option<u32>>) -> Result<()> {
-        let Some(event) = self.ledger.set_queue_control(name, paused, concurrency) else { return Ok(()) };
+    fn set_queue(
+        &mut self,
+        name: &str,
+        paused: Option<bool>,
+        concurrency: Option<Option<u32>>,
+    ) -> Result<()> {
+        let Some(event) = self.ledger.set_queue_control(name, paused, concurrency) else {
+            return Ok(());
+        };
         self.push(&event)?;
         if paused == Some(true) {
             self.take_back_all(Some(name))?;
@@ -286,7 +378,9 @@ impl Core {
         if self.mode == Mode::Open {
             self.mode = Mode::Draining;
         }
-        self.hand_claims.drain(..).for_each(|claim| claim.reply.send(Ok(None)));
+        self.hand_claims
+            .drain(..)
+            .for_each(|claim| claim.reply.send(Ok(None)));
         self.take_back_all(None)
     }
 
@@ -294,9 +388,17 @@ impl Core {
 
     /// True if the job was handed out, not begun, and is now ready again.
     fn take_back(&mut self, id: JobId) -> Result<bool> {
-        let Some(run) = self.running.get(&id).filter(|run| run.live.take_back()) else { return Ok(false) };
+        let Some(run) = self.running.get(&id).filter(|run| run.live.take_back()) else {
+            return Ok(false);
+        };
         let outcome = Outcome::GivenBack { started: false };
-        self.settle(Settle { id, claim: run.claim, outcome, ran_us: 0, reply: None })?;
+        self.settle(Settle {
+            id,
+            claim: run.claim,
+            outcome,
+            ran_us: 0,
+            reply: None,
+        })?;
         Ok(true)
     }
 
@@ -318,14 +420,22 @@ impl Core {
         let heads: Vec<_> = self.ledger.heads(pool).collect();
         for (queue, head) in heads {
             loop {
-                let Some(link) = self.pools.get_mut(pool) else { return Ok(()) };
-                while link.handed.back().is_some_and(|(.., live)| live.stage() != Stage::Waiting) {
+                let Some(link) = self.pools.get_mut(pool) else {
+                    return Ok(());
+                };
+                while link
+                    .handed
+                    .back()
+                    .is_some_and(|(.., live)| live.stage() != Stage::Waiting)
+                {
                     link.handed.pop_back();
                 }
                 let outranked = link.handed.iter().rev().find(|(q, priority, live)| {
                     *q == queue && *priority < head.priority.0 && live.stage() == Stage::Waiting
                 });
-                let Some(id) = outranked.map(|(.., live)| live.id) else { break };
+                let Some(id) = outranked.map(|(.., live)| live.id) else {
+                    break;
+                };
                 if !self.take_back(id)? {
                     break; // it has just begun
                 }
@@ -337,7 +447,9 @@ impl Core {
     // --- claiming ---
 
     fn claim_for_pool(&mut self, pool: usize) -> Result<()> {
-        let Some(link) = self.pools.get_mut(pool) else { return Ok(()) };
+        let Some(link) = self.pools.get_mut(pool) else {
+            return Ok(());
+        };
         let begun = link.outs.take_begun();
         // About as much ahead as the pool begins during one sync; at once down when jobs are long.
         link.ahead = (begun * 2).clamp(link.ahead / 2, link.ahead_max);
@@ -346,12 +458,18 @@ impl Core {
         }
         let room = (link.slots + link.ahead).saturating_sub(link.outstanding);
         for _ in 0..room {
-            let Pick::Job(key, queue) = self.ledger.pick(pool) else { break };
+            let Pick::Job(key, queue) = self.ledger.pick(pool) else {
+                break;
+            };
             let live = self.claim(key.id, Some(pool))?;
             self.ledger.turn_taken(queue);
             if let Some(link) = self.pools.get_mut(pool) {
                 link.outstanding += 1;
-                while link.handed.front().is_some_and(|(.., live)| live.stage() != Stage::Waiting) {
+                while link
+                    .handed
+                    .front()
+                    .is_some_and(|(.., live)| live.stage() != Stage::Waiting)
+                {
                     link.handed.pop_front();
                 }
                 link.handed.push_back((queue, key.priority.0, live));
@@ -368,9 +486,13 @@ impl Core {
                     let live = self.claim(key.id, None)?;
                     live.start(self.now.steady);
                     self.ledger.turn_taken(queue);
-                    self.pending.claims.push((key.id, Target::Hand(wanted.reply)));
+                    self.pending
+                        .claims
+                        .push((key.id, Target::Hand(wanted.reply)));
                 }
-                _ if wanted.until <= self.now.steady => self.answer(move |fate| wanted.reply.send(fate.of(None))),
+                _ if wanted.until <= self.now.steady => {
+                    self.answer(move |fate| wanted.reply.send(fate.of(None)));
+                }
                 _ => self.hand_claims.push(wanted),
             }
         }
@@ -387,12 +509,20 @@ impl Core {
             Some(_) => (policy.time_limit_ms, policy.stall_timeout_ms),
             None => (0, crate::job::millis(self.limits.lock_timeout)),
         };
-        let live = std::sync::Arc::new(Live::new(id, claim, time_limit_ms, stall_timeout_ms));
+        let live = std::sync::Arc::new(Live::new(id, time_limit_ms, stall_timeout_ms));
         if time_limit_ms > 0 || stall_timeout_ms > 0 {
             self.limited.insert(id);
         }
         let place = self.places.take();
-        self.running.insert(id, Run { claim, pool, place, live: live.clone() });
+        self.running.insert(
+            id,
+            Run {
+                claim,
+                pool,
+                place,
+                live: live.clone(),
+            },
+        );
         Ok(live)
     }
 
@@ -416,20 +546,34 @@ impl Core {
     }
 
     fn grace_ms(&self, run: &Run) -> u64 {
-        if run.pool.is_some() { crate::job::millis(self.limits.stop_grace) } else { 0 }
+        if run.pool.is_some() {
+            crate::job::millis(self.limits.stop_grace)
+        } else {
+            0
+        }
     }
 
     /// Asks handlers past a limit to stop, and takes the lease from those that do not.
     fn watch_limits(&mut self) -> Result<()> {
         let now = self.now.steady;
-        let mut reached: Vec<JobId> =
-            self.limited.iter().copied().filter(|id| self.next_limit(*id).is_some_and(|at| at <= now)).collect();
+        let mut reached: Vec<JobId> = self
+            .limited
+            .iter()
+            .copied()
+            .filter(|id| self.next_limit(*id).is_some_and(|at| at <= now))
+            .collect();
         reached.sort_unstable();
         for id in reached {
-            let Some(run) = self.running.get(&id) else { continue };
+            let Some(run) = self.running.get(&id) else {
+                continue;
+            };
             let asked = run.live.asked();
             let was_asked = matches!(asked, Asked::TimeLimit | Asked::Stalled);
-            let why = if was_asked { asked } else { reached_limit(&run.live, now) };
+            let why = if was_asked {
+                asked
+            } else {
+                reached_limit(&run.live, now)
+            };
             if !was_asked {
                 run.live.ask(why, limit_text(&run.live, why).as_str(), now);
             }
@@ -443,36 +587,65 @@ impl Core {
 
     /// The lease goes stale: the attempt failed, the job goes on elsewhere, a late answer is refused.
     fn revoke(&mut self, id: JobId, why: Asked) -> Result<()> {
-        let Some(run) = self.running.get(&id) else { return Ok(()) };
+        let Some(run) = self.running.get(&id) else {
+            return Ok(());
+        };
         let (claim, live, pool) = (run.claim, run.live.clone(), run.pool);
         let error = limit_text(&live, why);
         log::warn!("job {id}: {error}; its lease is taken away");
         live.abandon();
         live.ask(Asked::LeaseLost, &error, self.now.steady);
-        let outcome = Outcome::Failed { error, retry_after_ms: None };
-        self.settle(Settle { id, claim, outcome, ran_us: 0, reply: None })?;
+        let outcome = Outcome::Failed {
+            error,
+            retry_after_ms: None,
+        };
+        self.settle(Settle {
+            id,
+            claim,
+            outcome,
+            ran_us: 0,
+            reply: None,
+        })?;
         if let Some(link) = pool.and_then(|pool| self.pools.get(pool))
             && !(link.replace_slot)()
         {
-            log::error!("a slot hangs in job {id} and cannot be replaced any more: the pool has lost it");
+            log::error!(
+                "a slot hangs in job {id} and cannot be replaced any more: the pool has lost it"
+            );
         }
         Ok(())
     }
 
     /// At the end of the grace, what still runs is given back and the engine closes.
     fn close_when_due(&mut self) -> Result<()> {
-        let Mode::Closing { until } = self.mode else { return Ok(()) };
+        let Mode::Closing { until } = self.mode else {
+            return Ok(());
+        };
         if !self.running.is_empty() && self.now.steady < until {
             return Ok(());
         }
-        let mut left: Vec<(JobId, u64)> = self.running.iter().map(|(id, run)| (*id, run.claim)).collect();
+        let mut left: Vec<(JobId, u64)> = self
+            .running
+            .iter()
+            .map(|(id, run)| (*id, run.claim))
+            .collect();
         left.sort_unstable();
         for (id, claim) in left {
             if let Some(run) = self.running.get(&id) {
-                run.live.ask(Asked::LeaseLost, "the engine was shut down", self.now.steady);
+                run.live.ask(
+                    Asked::LeaseLost,
+                    "the engine was shut down",
+                    self.now.steady,
+                );
             }
             let outcome = Outcome::GivenBack { started: true };
-            self.settle(Settle { id, claim, outcome, ran_us: 0, reply: None })?;
+            self.settle(Settle {
+                id,
+                claim,
+                outcome,
+                ran_us: 0,
+                reply: None,
+            })?;
             self.given_back += 1;
         }
         self.mode = Mode::Closed;
@@ -483,17 +656,26 @@ impl Core {
 
     /// Appends and syncs the group, if there is one.
     pub(super) fn commit(&mut self) -> Result<()> {
-        let Some(journal) = &mut self.journal else { return Err(Error::Closed) };
+        let Some(journal) = &mut self.journal else {
+            return Err(Error::Closed);
+        };
         let _watched = self.watchdog.commit_begins(self.clock.now().steady);
         if self.draft.is_empty() {
-            self.syncs += u64::from(journal::commit(journal.as_mut(), &[], &mut self.removals, self.geometry)?);
+            self.syncs += u64::from(journal::commit(
+                journal.as_mut(),
+                &[],
+                &mut self.removals,
+                self.geometry,
+            )?);
             return Ok(());
         }
         // The newest group is always kept, so the tail never passes its first entry.
         let tail = self.ledger.cut(self.draft.first_position());
         let digest = self.ledger.digest();
         let group = self.chain.next_group;
-        let sealed = self.draft.seal(&mut self.chain, self.now.wall_ms, tail, digest);
+        let sealed = self
+            .draft
+            .seal(&mut self.chain, self.now.wall_ms, tail, digest);
         for entry in &sealed {
             let bytes = u32::try_from(entry.bytes.len()).unwrap_or(u32::MAX);
             self.ledger.entry_written(entry.position, bytes);
@@ -507,7 +689,13 @@ impl Core {
         self.tail = tail;
         if let (Some(witness), Some(last)) = (&mut self.disk.witness, sealed.last()) {
             let position = last.position;
-            let mark = Mark { epoch: self.chain.epoch, group, position, hash: self.chain.last_hash, digest };
+            let mark = Mark {
+                epoch: self.chain.epoch,
+                group,
+                position,
+                hash: self.chain.last_hash,
+                digest,
+            };
             if let Err(error) = witness.record(&mark) {
                 log::error!("{error}; going on without the witness");
                 self.disk.witness = None;
@@ -521,17 +709,41 @@ impl Core {
     fn poison(&mut self, error: &Error, may_be_written: bool) -> Error {
         let cause = error.to_string();
         log::error!("the engine stops: {cause}");
-        let fate = if may_be_written { Fate::Unknown(&cause) } else { Fate::Refused(&cause) };
+        let fate = if may_be_written {
+            Fate::Unknown(&cause)
+        } else {
+            Fate::Refused(&cause)
+        };
         let pending = std::mem::take(&mut self.pending);
         pending.answers.into_iter().for_each(|answer| answer(&fate));
-        let refused = || Error::Refused { cause: cause.clone() };
+        let refused = || Error::Refused {
+            cause: cause.clone(),
+        };
         let waiters = std::mem::take(&mut self.waiters);
-        waiters.jobs.into_values().flatten().for_each(|(_, reply)| reply.send(Err(refused())));
-        waiters.idle.into_iter().for_each(|(_, reply)| reply.send(Err(refused())));
-        waiters.finished.into_iter().for_each(|(_, reply)| reply.send(Err(refused())));
-        waiters.drained.into_iter().for_each(|reply| reply.send(Err(refused())));
-        waiters.closed.into_iter().for_each(|reply| reply.send(Err(refused())));
-        self.hand_claims.drain(..).for_each(|claim| claim.reply.send(Err(refused())));
+        waiters
+            .jobs
+            .into_values()
+            .flatten()
+            .for_each(|(_, reply)| reply.send(Err(refused())));
+        waiters
+            .idle
+            .into_iter()
+            .for_each(|(_, reply)| reply.send(Err(refused())));
+        waiters
+            .finished
+            .into_iter()
+            .for_each(|(_, reply)| reply.send(Err(refused())));
+        waiters
+            .drained
+            .into_iter()
+            .for_each(|reply| reply.send(Err(refused())));
+        waiters
+            .closed
+            .into_iter()
+            .for_each(|reply| reply.send(Err(refused())));
+        self.hand_claims
+            .drain(..)
+            .for_each(|claim| claim.reply.send(Err(refused())));
         for run in self.running.values() {
             run.live.take_back();
             run.live.ask(Asked::LeaseLost, &cause, self.now.steady);
@@ -545,7 +757,11 @@ impl Core {
 
     /// A job's stored errors, reason and output.
     fn history(&mut self, id: JobId) -> Result<Option<History>> {
-        match self.ledger.record(id).and_then(|r| r.history()) {
+        match self
+            .ledger
+            .record(id)
+            .and_then(crate::ledger::Record::history)
+        {
             Some(place) => self.history_at(place),
             None => Ok(None),
         }
@@ -554,15 +770,26 @@ impl Core {
 
 fn reached_limit(live: &Live, now: Duration) -> Asked {
     let over = live.times().is_some_and(|(started_ms, _)| {
-        live.time_limit_ms > 0 && Duration::from_millis(started_ms.saturating_add(live.time_limit_ms)) <= now
+        live.time_limit_ms > 0
+            && Duration::from_millis(started_ms.saturating_add(live.time_limit_ms)) <= now
     });
-    if over { Asked::TimeLimit } else { Asked::Stalled }
+    if over {
+        Asked::TimeLimit
+    } else {
+        Asked::Stalled
+    }
 }
 
 fn limit_text(live: &Live, why: Asked) -> String {
     match why {
-        Asked::TimeLimit => format!("ran past its time limit of {:?}", Duration::from_millis(live.time_limit_ms)),
-        _ => format!("gave no sign of life for {:?}", Duration::from_millis(live.stall_timeout_ms)),
+        Asked::TimeLimit => format!(
+            "ran past its time limit of {:?}",
+            Duration::from_millis(live.time_limit_ms)
+        ),
+        _ => format!(
+            "gave no sign of life for {:?}",
+            Duration::from_millis(live.stall_timeout_ms)
+        ),
     }
 }
 
@@ -586,7 +813,11 @@ pub(super) fn into_history(event: Event<'_>) -> Option<History> {
 }
 
 pub(super) fn unreadable(position: u64, error: &journal::ReadError) -> Error {
-    Error::Damaged { path: "journal".into(), what: format!("entry {position}"), reason: format!("{error:?}") }
+    Error::Damaged {
+        path: "journal".into(),
+        what: format!("entry {position}"),
+        reason: format!("{error:?}"),
+    }
 }
 
 /// What an event means to people who watch.
@@ -601,9 +832,9 @@ fn what(event: &Event<'_>) -> Option<(JobId, What)> {
         Event::Cancelled { id, .. } => (*id, What::Cancelled),
         Event::Died { id, .. } => (*id, What::Died),
         Event::Requeued { id, .. } => (*id, What::Requeued),
-        Event::Rescheduled { id, .. } | Event::Reprioritised { id, .. } | Event::Moved { id, .. } => {
-            (*id, What::Changed)
-        }
+        Event::Rescheduled { id, .. }
+        | Event::Reprioritised { id, .. }
+        | Event::Moved { id, .. } => (*id, What::Changed),
         Event::Deleted { id } => (*id, What::Deleted),
         _ => return None,
     })

@@ -1,5 +1,11 @@
 //! A whole engine, crash and reopen included, on the memory journal and a manual clock, without a thread.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::similar_names,
+    reason = "small numbers, made here"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,14 +37,32 @@ impl Life {
     fn new(slots: usize) -> Life {
         let disk = MemoryDisk::default();
         let clock = ManualClock::at(1_700_000_000_000);
-        let header = journal::StoreHeader { store: 42, geometry: Geometry::DEFAULT };
+        let header = journal::StoreHeader {
+            store: 42,
+            geometry: Geometry::DEFAULT,
+        };
         let mut chain = header.first_chain();
         let group = first_group(&mut chain, Geometry::DEFAULT, clock.now().wall_ms).unwrap();
-        journal::commit(&mut disk.journal(), &group, &mut [].into(), Geometry::DEFAULT).unwrap();
+        journal::commit(
+            &mut disk.journal(),
+            &group,
+            &mut [].into(),
+            Geometry::DEFAULT,
+        )
+        .unwrap();
         let payloads = Arc::new(Payloads::in_memory());
         let parts = Life::open(&disk, &payloads, &clock, slots).unwrap();
         let (core, inbox, commands, outs) = parts;
-        Life { disk, payloads, clock, core, inbox, commands, outs, slots }
+        Life {
+            disk,
+            payloads,
+            clock,
+            core,
+            inbox,
+            commands,
+            outs,
+            slots,
+        }
     }
 
     fn open(
@@ -71,13 +95,13 @@ impl Life {
             setup,
             limits: Limits {
                 stop_grace: Duration::from_secs(5),
-                lock_timeout: Duration::from_secs(600),
+                lock_timeout: Duration::from_mins(10),
                 disk_floor: 0,
             },
             pools: vec![PoolLink::new(outs.clone(), slots, 4, Box::new(|| true))],
             inbox: inbox.clone(),
             hub: Arc::default(),
-            watchdog: Watchdog::new(Duration::from_secs(60)),
+            watchdog: Watchdog::new(Duration::from_mins(1)),
         })?;
         Ok((core, inbox, commands, outs))
     }
@@ -87,7 +111,9 @@ impl Life {
         let (reply, answer) = Reply::new();
         self.inbox.send_unbounded(command(reply));
         self.step();
-        answer.try_recv().expect("answered in the step that took it")
+        answer
+            .try_recv()
+            .expect("answered in the step that took it")
     }
 
     fn step(&mut self) {
@@ -105,7 +131,14 @@ impl Life {
 
     fn rows(&mut self) -> Vec<Row> {
         let from = JobId::from_number(0);
-        self.ask(|reply| Command::List { filter: Filter::default(), from, rows_max: 10_000, reply }).unwrap().rows
+        self.ask(|reply| Command::List {
+            filter: Filter::default(),
+            from,
+            rows_max: 10_000,
+            reply,
+        })
+        .unwrap()
+        .rows
     }
 
     /// Takes a handed-out job as a slot would, and begins it.
@@ -119,7 +152,8 @@ impl Life {
     /// The power goes: what was not synced is kept or lost as `keep` says. Then the store is opened again.
     fn crash(&mut self, keep: impl FnMut() -> bool) -> Result<()> {
         self.disk.cut_power(keep);
-        let (core, inbox, commands, outs) = Life::open(&self.disk, &self.payloads, &self.clock, self.slots)?;
+        let (core, inbox, commands, outs) =
+            Life::open(&self.disk, &self.payloads, &self.clock, self.slots)?;
         // What the old engine's workers hold is forgotten with their process.
         let old = std::mem::replace(&mut self.core, core);
         self.inbox = inbox;
@@ -163,9 +197,19 @@ fn a_life_with_a_crash_in_it() {
     let third = life.take().expect("the free slot takes the next");
     life.crash(|| false).unwrap();
     drop((second, third)); // their process is gone, nobody hears this
-    let states: Vec<State> = placed.iter().map(|p| life.row(p.id).unwrap().state).collect();
-    assert_eq!(states[0], State::Completed, "an acknowledged completion stays");
-    assert!(states[1..].iter().all(|s| *s == State::Running), "recovered and claimed again: {states:?}");
+    let states: Vec<State> = placed
+        .iter()
+        .map(|p| life.row(p.id).unwrap().state)
+        .collect();
+    assert_eq!(
+        states[0],
+        State::Completed,
+        "an acknowledged completion stays"
+    );
+    assert!(
+        states[1..].iter().all(|s| *s == State::Running),
+        "recovered and claimed again: {states:?}"
+    );
     let more = life.enqueue(vec![job()]).unwrap();
     assert!(more[0].id > placed[2].id);
 }
@@ -175,10 +219,19 @@ fn nobody_is_answered_before_the_sync() {
     let mut life = Life::new(1);
     life.disk.fail_from_sync(life.disk.syncs() + 1);
     let error = life.enqueue(vec![job()]).unwrap_err();
-    assert!(matches!(error, Error::Unknown { .. }), "it may be there: {error}");
+    assert!(
+        matches!(error, Error::Unknown { .. }),
+        "it may be there: {error}"
+    );
     let error = life.enqueue(vec![job()]).unwrap_err();
-    assert!(matches!(error, Error::Refused { .. }), "nothing is tried after a failed sync: {error}");
-    assert!(life.take().is_none(), "nothing starts on what is not durable");
+    assert!(
+        matches!(error, Error::Refused { .. }),
+        "nothing is tried after a failed sync: {error}"
+    );
+    assert!(
+        life.take().is_none(),
+        "nothing starts on what is not durable"
+    );
 }
 
 #[test]
@@ -196,7 +249,10 @@ fn a_settle_does_not_wait_and_a_late_one_changes_nothing() {
     assert_eq!(hangs.live.asked(), Asked::Stalled);
     life.clock.advance(Duration::from_secs(5));
     life.step();
-    assert!(hangs.live.is_abandoned(), "out of grace: the slot is replaced");
+    assert!(
+        hangs.live.is_abandoned(),
+        "out of grace: the slot is replaced"
+    );
     let row = life.row(id).unwrap();
     assert_eq!((row.state, row.failures), (State::Scheduled, 1));
     // It goes on elsewhere, and the first one wakes up too late.
@@ -206,7 +262,11 @@ fn a_settle_does_not_wait_and_a_late_one_changes_nothing() {
     assert!(again.claim > hangs.claim);
     hangs.settle(done(), 1);
     life.step();
-    assert_eq!(life.row(id).unwrap().state, State::Running, "the late answer is refused");
+    assert_eq!(
+        life.row(id).unwrap().state,
+        State::Running,
+        "the late answer is refused"
+    );
     let stats = life.ask(|reply| Command::Snapshot { reply }).unwrap();
     assert_eq!(stats.late_answers, 1);
     again.settle(done(), 1);
@@ -218,13 +278,27 @@ fn a_settle_does_not_wait_and_a_late_one_changes_nothing() {
 fn cancel_reaches_queued_handed_out_and_running_jobs() {
     let mut life = Life::new(1);
     life.core.pools_mut()[0].ahead_max = 4;
-    let ids: Vec<JobId> = life.enqueue((0..6).map(|_| job()).collect()).unwrap().iter().map(|p| p.id).collect();
+    let ids: Vec<JobId> = life
+        .enqueue((0..6).map(|_| job()).collect())
+        .unwrap()
+        .iter()
+        .map(|p| p.id)
+        .collect();
     let running = life.take().unwrap();
     life.step(); // one began: now some are claimed ahead
     let cancel = |life: &mut Life, id| {
-        life.ask(|reply| Command::Change { id, wish: ChangeKind::Cancel { reason: "r".into() }, reply }).unwrap()
+        life.ask(|reply| Command::Change {
+            id,
+            wish: ChangeKind::Cancel { reason: "r".into() },
+            reply,
+        })
+        .unwrap()
     };
-    assert_eq!(life.row(ids[1]).unwrap().state, State::Running, "handed out, not begun");
+    assert_eq!(
+        life.row(ids[1]).unwrap().state,
+        State::Running,
+        "handed out, not begun"
+    );
     assert_eq!(cancel(&mut life, ids[1]), ChangeAnswer::Done);
     assert_eq!(cancel(&mut life, ids[5]), ChangeAnswer::Done);
     assert_eq!(cancel(&mut life, ids[0]), ChangeAnswer::IsRunning);
@@ -234,7 +308,11 @@ fn cancel_reaches_queued_handed_out_and_running_jobs() {
     for id in [ids[0], ids[1], ids[5]] {
         assert_eq!(life.row(id).unwrap().state, State::Cancelled);
     }
-    assert_eq!(life.take().unwrap().id, ids[2], "what was taken back is never handed to a slot");
+    assert_eq!(
+        life.take().unwrap().id,
+        ids[2],
+        "what was taken back is never handed to a slot"
+    );
 }
 
 #[test]
@@ -244,7 +322,13 @@ fn a_higher_priority_overtakes_what_was_claimed_ahead() {
     life.enqueue((0..5).map(|_| job()).collect()).unwrap();
     let running = life.take().unwrap();
     life.step();
-    let urgent = life.enqueue(vec![NewJob { priority: Priority(1), ..job() }]).unwrap()[0].id;
+    let urgent = life
+        .enqueue(vec![NewJob {
+            priority: Priority(1),
+            ..job()
+        }])
+        .unwrap()[0]
+        .id;
     running.settle(done(), 1);
     life.step();
     assert_eq!(life.take().unwrap().id, urgent);
@@ -255,8 +339,14 @@ fn completing_from_outside_fences_the_running_owner() {
     let mut life = Life::new(1);
     let id = life.enqueue(vec![job()]).unwrap()[0].id;
     let owner = life.take().unwrap();
-    let wish = ChangeKind::Complete { output: Content::Inline(vec![5]) };
-    assert_eq!(life.ask(|reply| Command::Change { id, wish, reply }).unwrap(), ChangeAnswer::Done);
+    let wish = ChangeKind::Complete {
+        output: Content::Inline(vec![5]),
+    };
+    assert_eq!(
+        life.ask(|reply| Command::Change { id, wish, reply })
+            .unwrap(),
+        ChangeAnswer::Done
+    );
     assert_eq!(owner.live.asked(), Asked::LeaseLost);
     owner.settle(Outcome::Discarded("late".into()), 1);
     life.step();
@@ -266,13 +356,25 @@ fn completing_from_outside_fences_the_running_owner() {
 #[test]
 fn pause_takes_back_what_has_not_begun_and_shutdown_gives_back_what_runs() {
     let mut life = Life::new(2);
-    let ids: Vec<JobId> = life.enqueue(vec![job(), job()]).unwrap().iter().map(|p| p.id).collect();
+    let ids: Vec<JobId> = life
+        .enqueue(vec![job(), job()])
+        .unwrap()
+        .iter()
+        .map(|p| p.id)
+        .collect();
     let running = life.take().unwrap();
-    life.ask(|reply| Command::SetQueue { name: "q".into(), paused: Some(true), concurrency: None, reply }).unwrap();
+    life.ask(|reply| Command::SetQueue {
+        name: "q".into(),
+        paused: Some(true),
+        concurrency: None,
+        reply,
+    })
+    .unwrap();
     assert_eq!(life.row(ids[1]).unwrap().state, State::Ready);
     let (reply, closed) = Reply::new();
     let until = life.clock.now().steady + Duration::from_secs(3);
-    life.inbox.send_unbounded(Command::Shutdown { until, reply });
+    life.inbox
+        .send_unbounded(Command::Shutdown { until, reply });
     life.step();
     assert_eq!(running.live.asked(), Asked::Shutdown);
     assert!(!life.core.is_closed(), "the handler has its grace");
@@ -282,7 +384,11 @@ fn pause_takes_back_what_has_not_begun_and_shutdown_gives_back_what_runs() {
     assert!(closed.try_recv().is_err(), "told when the files are closed");
     life.crash(|| false).unwrap();
     let rows = life.rows();
-    assert!(rows.iter().all(|row| row.state == State::Ready && row.crashes == 0 && row.failures == 0), "{rows:?}");
+    assert!(
+        rows.iter()
+            .all(|row| row.state == State::Ready && row.crashes == 0 && row.failures == 0),
+        "{rows:?}"
+    );
 }
 
 #[test]
@@ -292,10 +398,14 @@ fn opening_ten_times_after_a_crash_changes_nothing_more() {
     let _began = life.take().unwrap();
     life.crash(|| true).unwrap();
     // Opening alone claims nothing: the first step does. So look at the ledger itself.
-    let before: Vec<_> = (1..=3).map(|n| life.core.row_now(JobId::from_number(n))).collect();
+    let before: Vec<_> = (1..=3)
+        .map(|n| life.core.row_now(JobId::from_number(n)))
+        .collect();
     for _ in 0..10 {
         life.crash(|| true).unwrap();
-        let now: Vec<_> = (1..=3).map(|n| life.core.row_now(JobId::from_number(n))).collect();
+        let now: Vec<_> = (1..=3)
+            .map(|n| life.core.row_now(JobId::from_number(n)))
+            .collect();
         assert_eq!(now, before);
     }
     assert_eq!(before[0].as_ref().unwrap().crashes, 1);
@@ -305,8 +415,20 @@ fn opening_ten_times_after_a_crash_changes_nothing_more() {
 fn the_clock_may_jump_while_jobs_wait() {
     let mut life = Life::new(1);
     let now = life.clock.now().wall_ms;
-    let at = life.enqueue(vec![NewJob { wait: Wait::Until(now + 600_000), ..job() }]).unwrap()[0].id;
-    let after = life.enqueue(vec![NewJob { wait: Wait::For(600_000), ..job() }]).unwrap()[0].id;
+    let at = life
+        .enqueue(vec![NewJob {
+            wait: Wait::Until(now + 600_000),
+            ..job()
+        }])
+        .unwrap()[0]
+        .id;
+    let after = life
+        .enqueue(vec![NewJob {
+            wait: Wait::For(600_000),
+            ..job()
+        }])
+        .unwrap()[0]
+        .id;
     for by_ms in [3_600_000, -7_200_000, 3_600_000] {
         life.clock.step_wall(by_ms);
         life.step();
@@ -315,18 +437,26 @@ fn the_clock_may_jump_while_jobs_wait() {
             assert_eq!(early.id, at);
             early.settle(Outcome::GivenBack { started: false }, 0);
         }
-        assert_eq!(life.row(after).unwrap().state, State::Scheduled, "no time has passed");
+        assert_eq!(
+            life.row(after).unwrap().state,
+            State::Scheduled,
+            "no time has passed"
+        );
     }
     while life.take().map(|job| job.settle(done(), 0)).is_some() {
         life.step();
     }
-    life.clock.advance(Duration::from_secs(600));
+    life.clock.advance(Duration::from_mins(10));
     life.step();
     while let Some(job) = life.take() {
         job.settle(done(), 0);
         life.step();
     }
-    assert!(life.rows().iter().all(|row| row.state == State::Completed && row.failures == 0));
+    assert!(
+        life.rows()
+            .iter()
+            .all(|row| row.state == State::Completed && row.failures == 0)
+    );
     let stats = life.ask(|reply| Command::Snapshot { reply }).unwrap();
     assert_eq!(stats.counters.completed, 2);
 }
@@ -336,7 +466,11 @@ fn the_clock_may_jump_while_jobs_wait() {
 #[test]
 fn a_job_that_is_due_is_never_slept_over() {
     let mut life = Life::new(1);
-    life.enqueue(vec![NewJob { wait: Wait::For(5), ..job() }]).unwrap();
+    life.enqueue(vec![NewJob {
+        wait: Wait::For(5),
+        ..job()
+    }])
+    .unwrap();
     life.clock.advance(Duration::from_millis(5));
     assert_eq!(life.core.sleep_at_most(), Some(Duration::ZERO));
     life.step();
@@ -377,8 +511,14 @@ fn random_step(dice: &mut Dice, life: &mut Life, told: &mut Told, held: &mut Vec
         6..=10 => {
             if let Some(job) = life.take() {
                 let before = told.claims.insert(job.id.number(), job.claim);
-                assert!(before.is_none_or(|before| before < job.claim), "claims rise");
-                assert!(!told.completed.contains(&job.id.number()), "a finished job runs again");
+                assert!(
+                    before.is_none_or(|before| before < job.claim),
+                    "claims rise"
+                );
+                assert!(
+                    !told.completed.contains(&job.id.number()),
+                    "a finished job runs again"
+                );
                 held.push(job);
             }
             life.step();
@@ -387,7 +527,10 @@ fn random_step(dice: &mut Dice, life: &mut Life, told: &mut Told, held: &mut Vec
             let job = held.swap_remove(dice.roll(held.len() as u64) as usize);
             let id = job.id.number();
             let outcome = match dice.roll(6) {
-                0 => Outcome::Failed { error: "e".into(), retry_after_ms: Some(5) },
+                0 => Outcome::Failed {
+                    error: "e".into(),
+                    retry_after_ms: Some(5),
+                },
                 1 => Outcome::Snoozed { for_ms: 5 },
                 _ => done(),
             };
@@ -417,7 +560,10 @@ fn finish(life: &mut Life, told: &mut Told, held: &mut Vec<HandOut>, seed: u64) 
         life.step();
         match life.take() {
             Some(job) => {
-                assert!(!told.completed.contains(&job.id.number()), "seed {seed}: a finished job runs again");
+                assert!(
+                    !told.completed.contains(&job.id.number()),
+                    "seed {seed}: a finished job runs again"
+                );
                 job.settle(done(), 1);
             }
             None => life.clock.advance(Duration::from_millis(10)),
@@ -426,9 +572,17 @@ fn finish(life: &mut Life, told: &mut Told, held: &mut Vec<HandOut>, seed: u64) 
             break;
         }
     }
-    let rows: BTreeMap<u64, State> = life.rows().iter().map(|row| (row.id.number(), row.state)).collect();
+    let rows: BTreeMap<u64, State> = life
+        .rows()
+        .iter()
+        .map(|row| (row.id.number(), row.state))
+        .collect();
     for id in &told.enqueued {
-        assert_eq!(rows.get(id), Some(&State::Completed), "seed {seed}: job {id}");
+        assert_eq!(
+            rows.get(id),
+            Some(&State::Completed),
+            "seed {seed}: job {id}"
+        );
     }
 }
 
@@ -443,13 +597,19 @@ fn a_cut_inside_a_group_leaves_all_of_it_or_nothing() {
             let mut life = Life::new(1);
             let known = life.enqueue(vec![job()]).unwrap()[0].id;
             life.disk.fail_from_sync(life.disk.syncs() + cut_at);
-            let big = || NewJob { payload: Content::Inline(vec![3; 30 * 1024]), ..job() };
+            let big = || NewJob {
+                payload: Content::Inline(vec![3; 30 * 1024]),
+                ..job()
+            };
             let answer = life.enqueue((0..JOBS).map(|_| big()).collect());
             life.disk.heal();
             life.crash(|| dice.roll(2) == 0).unwrap();
             let rows = life.rows();
             let there = rows.iter().filter(|row| row.id != known).count();
-            assert!(there == 0 || there == JOBS, "cut at sync {cut_at}: {there} of {JOBS}");
+            assert!(
+                there == 0 || there == JOBS,
+                "cut at sync {cut_at}: {there} of {JOBS}"
+            );
             assert!(answer.is_err() || there == JOBS, "acknowledged and lost");
             assert!(rows.iter().any(|row| row.id == known));
         }
@@ -459,7 +619,13 @@ fn a_cut_inside_a_group_leaves_all_of_it_or_nothing() {
 #[test]
 fn compaction_keeps_the_journal_small_beside_one_job_that_stays() {
     let mut life = Life::new(4);
-    let stays = life.enqueue(vec![NewJob { wait: Wait::For(u64::MAX / 4), ..job() }]).unwrap()[0].id;
+    let stays = life
+        .enqueue(vec![NewJob {
+            wait: Wait::For(u64::MAX / 4),
+            ..job()
+        }])
+        .unwrap()[0]
+        .id;
     let mut largest = 0;
     for _ in 0..3_000 {
         life.enqueue(vec![job(), job()]).unwrap();
@@ -481,12 +647,22 @@ fn compaction_keeps_the_journal_small_beside_one_job_that_stays() {
 fn large_groups_of_readers_see_only_what_is_durable() {
     let mut life = Life::new(1);
     life.enqueue((0..5_000).map(|_| job()).collect()).unwrap();
-    let filter = Filter { state: Some(State::Ready), ..Filter::default() };
+    let filter = Filter {
+        state: Some(State::Ready),
+        ..Filter::default()
+    };
     let mut from = JobId::from_number(0);
     let mut seen = 0;
     loop {
         let f = filter.clone();
-        let page = life.ask(|reply| Command::List { filter: f, from, rows_max: 1_000, reply }).unwrap();
+        let page = life
+            .ask(|reply| Command::List {
+                filter: f,
+                from,
+                rows_max: 1_000,
+                reply,
+            })
+            .unwrap();
         assert!(page.rows.len() <= 1_000);
         seen += page.rows.len();
         match page.next {
@@ -494,14 +670,20 @@ fn large_groups_of_readers_see_only_what_is_durable() {
             None => break,
         }
     }
-    assert!((4_990..5_000).contains(&seen), "all but those claimed: {seen}");
+    assert!(
+        (4_990..5_000).contains(&seen),
+        "all but those claimed: {seen}"
+    );
 }
 
 struct Dice(u64);
 
 impl Dice {
     fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % sides
     }
 }

@@ -63,7 +63,8 @@ impl Watchdog {
     pub(crate) fn commit_begins(self: &Arc<Self>, now: Duration) -> Watched {
         // SeqCst here and in `watch`: one of the two sees what the other stored, so a commit that
         // begins while the thread lies down is not missed.
-        self.began_ms.store(crate::job::millis(now).max(1), Ordering::SeqCst);
+        self.began_ms
+            .store(crate::job::millis(now).max(1), Ordering::SeqCst);
         if self.idle.load(Ordering::SeqCst) {
             let _guard = self.closed.lock();
             self.wake.notify_all();
@@ -104,7 +105,10 @@ impl Watchdog {
                 continue;
             }
             self.idle.store(false, Ordering::SeqCst);
-            if self.commit_age(clock.now().steady).is_some_and(|age| age > self.limit) {
+            if self
+                .commit_age(clock.now().steady)
+                .is_some_and(|age| age > self.limit)
+            {
                 log::error!("{}; callers are let go, restart the process", self.cause());
                 self.hangs.lock().take();
                 return;

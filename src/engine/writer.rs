@@ -24,7 +24,9 @@ fn run(mut core: Core, commands: &Receiver<Command>) {
     // The first step comes unasked: what was ready when the store was opened starts now.
     let mut first = Some(None);
     while !core.is_closed() {
-        let Some(first) = first.take().or_else(|| next(&core, commands)) else { break };
+        let Some(first) = first.take().or_else(|| next(&core, commands)) else {
+            break;
+        };
         let group = drain(first, || commands.try_recv().ok());
         // An error has poisoned the core and told everybody; what comes from now on is refused.
         if let Err(error) = core.step(group) {
@@ -47,7 +49,9 @@ fn next(core: &Core, commands: &Receiver<Command>) -> Option<Option<Command>> {
             Err(TryRecvError::Disconnected) => None,
         };
     }
-    let wait = core.sleep_at_most().map(|wait| core.clock().real_wait(wait).map(whole_millis));
+    let wait = core
+        .sleep_at_most()
+        .map(|wait| core.clock().real_wait(wait).map(whole_millis));
     match wait {
         // By a manual clock: woken when it is moved.
         None | Some(None) => commands.recv().ok().map(Some),
@@ -61,7 +65,9 @@ fn next(core: &Core, commands: &Receiver<Command>) -> Option<Option<Command>> {
 
 /// Rounded up: the wall clock is read in milliseconds, and waking a little early would mean to look twice.
 fn whole_millis(wait: Duration) -> Duration {
-    Duration::from_millis(crate::job::millis(wait) + u64::from(wait.subsec_nanos() % 1_000_000 != 0))
+    Duration::from_millis(
+        crate::job::millis(wait) + u64::from(!wait.subsec_nanos().is_multiple_of(1_000_000)),
+    )
 }
 
 impl Core {
@@ -75,7 +81,9 @@ impl Core {
         for reply in std::mem::take(&mut self.waiters.closed) {
             reply.send(match &closed {
                 Ok(()) => Ok(given_back),
-                Err(error) => Err(Error::Unknown { cause: error.to_string() }),
+                Err(error) => Err(Error::Unknown {
+                    cause: error.to_string(),
+                }),
             });
         }
     }

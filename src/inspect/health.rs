@@ -46,16 +46,28 @@ impl Engine {
     /// How the engine is. Answers even when the writer hangs.
     pub fn health(&self) -> Health {
         let now = self.shared.clock.now();
-        let stalled_commit = self.watchdog().commit_age(now.steady).filter(|age| *age > STALLED_AFTER);
+        let stalled_commit = self
+            .watchdog()
+            .commit_age(now.steady)
+            .filter(|age| *age > STALLED_AFTER);
         let mut health = Health {
-            poisoned: self.watchdog().has_given_up().then(|| self.watchdog().cause()),
+            poisoned: self
+                .watchdog()
+                .has_given_up()
+                .then(|| self.watchdog().cause()),
             stalled_commit,
             compaction_backlog: 0,
             oldest_ready: None,
             parked: 0,
             dead: 0,
             clock_trusted: false,
-            pools: self.shared.pool_health.lock().iter().map(|of| of()).collect(),
+            pools: self
+                .shared
+                .pool_health
+                .lock()
+                .iter()
+                .map(|of| of())
+                .collect(),
         };
         if stalled_commit.is_some() {
             return health; // the writer could not answer
@@ -65,9 +77,18 @@ impl Engine {
                 health.compaction_backlog = snapshot.backlog_bytes;
                 health.clock_trusted = snapshot.clock_trusted;
                 health.parked = snapshot.queues.iter().map(|q| q.parked).sum();
-                health.dead = snapshot.queues.iter().filter_map(|q| q.counts.get(State::Dead as usize)).sum();
-                let since = snapshot.queues.iter().filter_map(|q| q.oldest_ready_ms).min();
-                let age = since.map(|ms| u64::try_from(snapshot.now_ms.saturating_sub(ms)).unwrap_or(0));
+                health.dead = snapshot
+                    .queues
+                    .iter()
+                    .filter_map(|q| q.counts.get(State::Dead as usize))
+                    .sum();
+                let since = snapshot
+                    .queues
+                    .iter()
+                    .filter_map(|q| q.oldest_ready_ms)
+                    .min();
+                let age =
+                    since.map(|ms| u64::try_from(snapshot.now_ms.saturating_sub(ms)).unwrap_or(0));
                 health.oldest_ready = age.map(Duration::from_millis);
             }
             Err(error) => health.poisoned = Some(error.to_string()),

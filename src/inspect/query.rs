@@ -94,7 +94,12 @@ pub struct JobDetails {
 impl Engine {
     /// A query over all stored jobs.
     pub fn jobs(&self) -> Query<'_> {
-        Query { engine: self, filter: Filter::default(), after: JobId::from_number(0), limit: usize::MAX }
+        Query {
+            engine: self,
+            filter: Filter::default(),
+            after: JobId::from_number(0),
+            limit: usize::MAX,
+        }
     }
 
     /// One job with metadata, errors and sizes; `None` if there is no such job.
@@ -103,7 +108,9 @@ impl Engine {
     ///
     /// [`Error::Closed`]; [`Error::Refused`] after a failed write; [`Error::Damaged`].
     pub fn details(&self, id: JobId) -> Result<Option<JobDetails>> {
-        let Some(details) = self.shared.ask(|reply| Command::Details { id, reply })? else { return Ok(None) };
+        let Some(details) = self.shared.ask(|reply| Command::Details { id, reply })? else {
+            return Ok(None);
+        };
         let unreadable = |what: &str, e: crate::journal::ReadError| Error::Damaged {
             path: "journal".into(),
             what: format!("{what} of job {id}"),
@@ -113,9 +120,12 @@ impl Engine {
             Some(frame) => crate::engine::read_history(frame)?,
             None => crate::ledger::History::default(),
         };
-        let event = event_at(&details.base.entry, details.base.offset).map_err(|e| unreadable("the record", e))?;
+        let event = event_at(&details.base.entry, details.base.offset)
+            .map_err(|e| unreadable("the record", e))?;
         let (Event::Enqueued(job) | Event::Carried(job, ..)) = event else {
-            return Err(Error::Bug(format!("job {id} does not begin where it should")));
+            return Err(Error::Bug(format!(
+                "job {id} does not begin where it should"
+            )));
         };
         let info = JobInfo::from(details.row);
         let payload_bytes = match job.payload {
@@ -128,7 +138,11 @@ impl Engine {
             info,
             enqueued_at_ms: job.enqueued_at_ms,
             version: job.version,
-            metadata: job.metadata.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
+            metadata: job
+                .metadata
+                .iter()
+                .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+                .collect(),
             payload_bytes,
             errors: history.errors,
             reason: history.reason,
@@ -200,7 +214,11 @@ impl Query<'_> {
         let mut errors = Vec::new();
         for job in self.list()?.iter().filter(|job| job.failures > 0) {
             let details = self.engine.details(job.id)?;
-            errors.extend(details.and_then(|mut d| d.errors.pop()).map(|error| (job.id, error)));
+            errors.extend(
+                details
+                    .and_then(|mut d| d.errors.pop())
+                    .map(|error| (job.id, error)),
+            );
         }
         Ok(errors)
     }
@@ -211,7 +229,12 @@ impl Query<'_> {
         while left > 0 {
             let rows_max = left.min(PAGE_ROWS);
             let filter = self.filter.clone();
-            let page = self.engine.shared.ask(|reply| Command::List { filter, from, rows_max, reply })?;
+            let page = self.engine.shared.ask(|reply| Command::List {
+                filter,
+                from,
+                rows_max,
+                reply,
+            })?;
             let Page { rows, next } = page;
             left -= rows.len();
             f(rows);

@@ -52,7 +52,9 @@ pub struct QueueStats {
 
 impl QueueStats {
     pub(crate) fn new(view: QueueView, now_ms: i64) -> QueueStats {
-        let age = |since_ms: i64| Duration::from_millis(u64::try_from(now_ms.saturating_sub(since_ms)).unwrap_or(0));
+        let age = |since_ms: i64| {
+            Duration::from_millis(u64::try_from(now_ms.saturating_sub(since_ms)).unwrap_or(0))
+        };
         QueueStats {
             name: view.name,
             counts: view.counts,
@@ -99,7 +101,11 @@ impl Engine {
         let now_ms = s.now_ms;
         Ok(Stats {
             counters: s.counters,
-            queues: s.queues.into_iter().map(|view| QueueStats::new(view, now_ms)).collect(),
+            queues: s
+                .queues
+                .into_iter()
+                .map(|view| QueueStats::new(view, now_ms))
+                .collect(),
             running: s.running as u64,
             held_keys: s.held_keys as u64,
             late_answers: s.late_answers,
@@ -111,4 +117,3 @@ impl Engine {
         })
     }
 }
-

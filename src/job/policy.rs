@@ -97,7 +97,7 @@ impl Backoff {
         };
         let full = full.min(self.max_ms);
         let spread = u128::from(full) * u128::from(self.jitter_percent) / 100;
-        let cut = (spread + 1) * u128::from(seed) >> 64; // uniform in 0..=spread
+        let cut = ((spread + 1) * u128::from(seed)) >> 64; // uniform in 0..=spread
         Duration::from_millis(full.saturating_sub(u64::try_from(cut).unwrap_or(0)))
     }
 }

@@ -168,8 +168,12 @@ impl Draft {
 
     /// An event of the unfinished group.
     pub(crate) fn event_at(&self, place: Place) -> Result<Option<Event<'_>>, ReadError> {
-        let number = usize::try_from(place.position.saturating_sub(self.first_position)).unwrap_or(usize::MAX);
-        self.entries.get(number).map(|entry| event_at(entry, place.offset)).transpose()
+        let number = usize::try_from(place.position.saturating_sub(self.first_position))
+            .unwrap_or(usize::MAX);
+        self.entries
+            .get(number)
+            .map(|entry| event_at(entry, place.offset))
+            .transpose()
     }
 
     /// Ends the group: fills in the headers and moves the chain on.

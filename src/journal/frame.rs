@@ -296,6 +296,7 @@ impl std::fmt::Debug for FrameWriter {
 
 impl FrameWriter {
     /// Appends the event's frame to `out`.
+    #[expect(clippy::too_many_lines, reason = "one flat match over all events")]
     pub(crate) fn write(&mut self, event: &Event<'_>, out: &mut Vec<u8>) -> Result<(), FrameError> {
         let claimed = |id: &JobId, claim: &u64, flag: &bool| ClaimV1 {
             id: id.number(),
@@ -520,7 +521,7 @@ fn job_v1<'a>(job: &NewRecord<'a>) -> JobV1<'a> {
         priority: job.priority.0,
         version: job.version,
         encoding: job.encoding as u8,
-        flags: u8::from(job.relative) * RELATIVE | gone,
+        flags: (u8::from(job.relative) * RELATIVE) | gone,
         kind: Cow::Borrowed(job.kind),
         queue: Cow::Borrowed(job.queue),
         payload: Cow::Borrowed(payload),
@@ -803,7 +804,7 @@ fn read_root_v1(tag: u16, archive: &[u8]) -> Result<Event<'_>, ReadError> {
                 boot: w.boot.to_native(),
                 next_id: w.next_id.to_native(),
                 next_claim: w.next_claim.to_native(),
-                counters: Counters::from_array(w.counters.map(|n| n.to_native())),
+                counters: Counters::from_array(w.counters.map(u64::from)),
             })
         }
         _ => {

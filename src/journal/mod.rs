@@ -17,9 +17,9 @@ use std::sync::Arc;
 
 pub(crate) use commit::{Geometry, commit, remove_all};
 pub(crate) use entry::{Chain, Draft, EntryBytes, Frames, Header, Sealed, event_at};
+pub(crate) use frame::ReadError;
 #[cfg(test)]
 pub(crate) use frame::{FrameWriter, read as read_frame};
-pub(crate) use frame::ReadError;
 pub(crate) use memory::MemoryDisk;
 pub(crate) use payloads::Payloads;
 pub(crate) use replay::{Head, Visit, find_head, replay};

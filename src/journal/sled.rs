@@ -20,7 +20,7 @@ use crate::sys;
 const CACHE_BYTES: u64 = 32 << 20;
 /// sled's open runs on a thread of its own; past this it is taken for hung. It replays at most what
 /// was written since the last open, some hundred megabytes a second.
-const OPEN_LIMIT: Duration = Duration::from_secs(600);
+const OPEN_LIMIT: Duration = Duration::from_mins(10);
 /// After a drop, sled's pool may hold its lock for a moment longer.
 const RELEASE_TRIES: u32 = 2_000;
 

@@ -37,7 +37,13 @@ pub(crate) struct StoreHeader {
 impl StoreHeader {
     /// What the first group of the store is chained to.
     pub(crate) fn first_chain(self) -> Chain {
-        Chain { store: self.store, epoch: 0, next_group: 1, next_position: 1, last_hash: [0; 32] }
+        Chain {
+            store: self.store,
+            epoch: 0,
+            next_group: 1,
+            next_position: 1,
+            last_hash: [0; 32],
+        }
     }
 
     fn to_bytes(self) -> Vec<u8> {
@@ -121,10 +127,6 @@ impl Store {
         Store {
             dir: dir.to_owned(),
         }
-    }
-
-    pub(crate) fn dir(&self) -> &Path {
-        &self.dir
     }
 
     pub(crate) fn witness(&self) -> PathBuf {

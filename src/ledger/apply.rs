@@ -4,7 +4,7 @@
 //! present is skipped, because at replay its story may begin with a later `Carried`; counters and ids
 //! are folded all the same.
 
-use crate::job::{DeadReason, JobId, State};
+use crate::job::{DeadReason, JobId};
 
 use super::digest;
 use super::event::{
@@ -21,6 +21,7 @@ use super::{Ledger, Setup};
 pub(crate) struct Mismatch(pub(crate) String);
 
 impl Ledger {
+    #[expect(clippy::too_many_lines, reason = "one flat match over all events")]
     pub(crate) fn apply(&mut self, event: &Event<'_>, stamp: Stamp) -> Result<(), Mismatch> {
         self.count(event);
         match event {
@@ -500,7 +501,7 @@ impl Ledger {
 
     fn unindex(&mut self, id: JobId, r: &Record) {
         self.digest = self.digest.wrapping_sub(self.mix(id, r));
-        let state = self.state(r);
+        let state = r.state();
         match r.phase {
             Phase::Waiting => {
                 if let Some(at) = r.expires_at_ms() {
@@ -580,7 +581,7 @@ impl Ledger {
                 }
             }
         }
-        let state = self.state(r);
+        let state = r.state();
         if let Some(q) = self.queue_mut(r.queue) {
             q.count_in(state);
         }
@@ -661,11 +662,6 @@ impl Ledger {
                 self.store(id, record, None);
             }
         }
-    }
-
-    /// How many jobs are in a state, over all queues.
-    pub(crate) fn count_in_state(&self, state: State) -> u64 {
-        self.queues.iter().map(|q| q.count(state)).sum()
     }
 }
 

@@ -124,9 +124,11 @@ impl Ledger {
     /// Whether no job (of a queue) waits or runs, but for those that no handler here could run.
     pub(crate) fn is_idle(&self, queue: Option<&str>) -> bool {
         let views = self.queues.iter().zip(self.queue_numbers());
-        let mut views = views.filter(|(_, number)| queue.is_none_or(|name| self.queue_name(*number) == name));
+        let mut views =
+            views.filter(|(_, number)| queue.is_none_or(|name| self.queue_name(*number) == name));
         views.all(|(q, _)| {
-            let waiting = q.count(State::Scheduled) + q.count(State::Ready) + q.count(State::Running);
+            let waiting =
+                q.count(State::Scheduled) + q.count(State::Ready) + q.count(State::Running);
             waiting == q.parked()
         })
     }

@@ -57,7 +57,7 @@ impl Ledger {
         let Some(record) = self.jobs.get(id) else {
             return (ChangeAnswer::Unknown, Vec::new());
         };
-        let state = self.state(record);
+        let state = record.state();
         let refuse = |answer| (answer, Vec::new());
         let done = |event| (ChangeAnswer::Done, vec![event]);
         match (wish, state) {
@@ -177,7 +177,7 @@ impl Ledger {
             paused: paused.unwrap_or(now.paused),
             concurrency: concurrency.unwrap_or(now.concurrency),
         };
-        (then != now).then(|| Event::QueueSet {
+        (then != now).then_some(Event::QueueSet {
             name: Cow::Borrowed(name),
             paused: then.paused,
             concurrency: then.concurrency,

@@ -94,10 +94,19 @@ impl Ledger {
         let mut policies = HashSet::new();
         for job in jobs {
             let refuse = |what, name: &str| {
-                let rule = format!("one store has room for {NAMES_MAX} of them; put what varies into payload or metadata");
-                Err(Error::Invalid { what, found: format!("one more new one (`{name}`)"), rule })
+                let rule = format!(
+                    "one store has room for {NAMES_MAX} of them; put what varies into payload or metadata"
+                );
+                Err(Error::Invalid {
+                    what,
+                    found: format!("one more new one (`{name}`)"),
+                    rule,
+                })
             };
-            if self.kinds.find(&job.kind).is_none() && kinds.insert(&job.kind) && self.kinds.len() + kinds.len() > NAMES_MAX {
+            if self.kinds.find(&job.kind).is_none()
+                && kinds.insert(&job.kind)
+                && self.kinds.len() + kinds.len() > NAMES_MAX
+            {
                 return refuse("kind", &job.kind);
             }
             if self.queue_names.find(&job.queue).is_none()

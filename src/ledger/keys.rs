@@ -63,11 +63,4 @@ impl Keys {
     pub(crate) fn held_count(&self) -> usize {
         self.held.len()
     }
-
-    /// All held keys, for carrying.
-    pub(crate) fn held(&self) -> impl Iterator<Item = (KindIx, &str, Taken)> {
-        self.held
-            .iter()
-            .filter_map(|(_, kind, key)| Some((*kind, &**key, self.find(*kind, key)?)))
-    }
 }

@@ -82,7 +82,7 @@ impl Ledger {
                 page.next = Some(id);
                 break;
             }
-            let fits = filter.state.is_none_or(|state| state == self.state(record))
+            let fits = filter.state.is_none_or(|state| state == record.state())
                 && kind.is_none_or(|kind| kind == Some(record.kind))
                 && queue.is_none_or(|queue| queue == Some(record.queue));
             if fits {
@@ -94,7 +94,7 @@ impl Ledger {
 
     pub(crate) fn row(&self, id: JobId, r: &Record) -> Row {
         let kind = self.kind_name(r.kind);
-        let state = self.state(r);
+        let state = r.state();
         Row {
             id,
             kind: kind.to_owned(),

@@ -26,7 +26,7 @@ mod tick;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::job::{JobId, State};
+use crate::job::JobId;
 
 pub(crate) use apply::Mismatch;
 pub(crate) use carry::Carry;
@@ -36,12 +36,12 @@ pub(crate) use digest::{dead_code, dead_from_code, phase_code, phase_from_code};
 pub(crate) use enqueue::Placed;
 pub use event::{AttemptError, Counters};
 pub(crate) use event::{
-    Event, History, LeaseRecord, NewRecord, Payload, Phase, Place, RootRecord, Stamp, Standing,
+    Event, History, LeaseRecord, NewRecord, Payload, Place, RootRecord, Stamp, Standing,
 };
 pub(crate) use list::{Filter, Page, QueueView, Row};
 pub(crate) use names::{KindIx, QueueIx};
 pub(crate) use recover::Verdict;
-pub(crate) use settle::{Outcome, SettleAnswer, with_error};
+pub(crate) use settle::{Outcome, SettleAnswer, Settling};
 pub(crate) use setup::{QueueSetup, Setup};
 pub(crate) use table::Record;
 
@@ -49,7 +49,7 @@ use keys::Keys;
 use names::{Names, Policies};
 use queue::QueueState;
 use space::Space;
-use table::{JobTable, Waits};
+use table::JobTable;
 
 /// The state of all jobs of a store: the fold of its journal.
 #[derive(Debug, Default)]
@@ -107,16 +107,8 @@ impl Ledger {
         self.root.epoch
     }
 
-    pub(crate) fn boot(&self) -> u128 {
-        self.root.boot
-    }
-
     pub(crate) fn counters(&self) -> Counters {
         self.root.counters
-    }
-
-    pub(crate) fn setup(&self) -> &Setup {
-        &self.setup
     }
 
     pub(crate) fn space(&self) -> &Space {
@@ -135,10 +127,6 @@ impl Ledger {
 
     pub(crate) fn record(&self, id: JobId) -> Option<&Record> {
         self.jobs.get(id)
-    }
-
-    pub(crate) fn lease(&self, id: JobId) -> Option<&LeaseRecord> {
-        self.leases.get(&id)
     }
 
     pub(crate) fn running(&self) -> usize {
@@ -162,23 +150,14 @@ impl Ledger {
 
     /// Kind and queue of a job, to be kept beyond the ledger.
     pub(crate) fn shared_names(&self, record: &Record) -> (Arc<str>, Arc<str>) {
-        (self.kinds.shared_name(record.kind.0), self.queue_names.shared_name(record.queue.0))
+        (
+            self.kinds.shared_name(record.kind.0),
+            self.queue_names.shared_name(record.queue.0),
+        )
     }
 
     pub(crate) fn policy(&self, record: &Record) -> crate::job::Policy {
         self.policies.get(record.policy)
-    }
-
-    /// The state as people see it.
-    pub(crate) fn state(&self, record: &Record) -> State {
-        match record.phase {
-            Phase::Waiting if record.waits == Waits::ForTime => State::Scheduled,
-            Phase::Waiting => State::Ready,
-            Phase::Running => State::Running,
-            Phase::Completed => State::Completed,
-            Phase::Cancelled => State::Cancelled,
-            Phase::Dead(_) => State::Dead,
-        }
     }
 
     fn queue(&self, queue: QueueIx) -> Option<&QueueState> {

@@ -54,7 +54,9 @@ impl Names {
     }
 
     pub(crate) fn shared_name(&self, number: u16) -> Arc<str> {
-        self.list.get(usize::from(number)).map_or_else(|| "".into(), |(name, _)| name.clone())
+        self.list
+            .get(usize::from(number))
+            .map_or_else(|| "".into(), |(name, _)| name.clone())
     }
 
     /// A hash of the name, the same in every process.

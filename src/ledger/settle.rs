@@ -33,18 +33,33 @@ pub(crate) enum SettleAnswer {
     LeaseLost,
 }
 
+/// What a worker said, with what the rules need to judge it.
+#[derive(Debug)]
+pub(crate) struct Settling<'a> {
+    pub(crate) id: JobId,
+    pub(crate) claim: u64,
+    pub(crate) outcome: &'a Outcome,
+    /// The job's stored history.
+    pub(crate) earlier: Option<History>,
+    pub(crate) ran_us: u64,
+    /// Decides the jitter of a backoff.
+    pub(crate) seed: u64,
+}
+
 impl Ledger {
-    /// `earlier` is the job's stored history, `seed` decides the jitter of a backoff.
     pub(crate) fn settle(
         &self,
-        id: JobId,
-        claim: u64,
-        outcome: &Outcome,
-        earlier: Option<History>,
-        ran_us: u64,
+        settling: Settling<'_>,
         now_ms: i64,
-        seed: u64,
     ) -> (SettleAnswer, Option<Event<'static>>) {
+        let Settling {
+            id,
+            claim,
+            outcome,
+            earlier,
+            ran_us,
+            seed,
+        } = settling;
         // The claim number never repeats, so a late answer can never meet a lease of its own number.
         let Some(record) = self.jobs.get(id) else {
             return (SettleAnswer::LeaseLost, None);
@@ -130,9 +145,11 @@ impl Ledger {
 }
 
 /// The history with one more error; the oldest makes room.
-pub(crate) fn with_error(earlier: Option<History>, mut error: AttemptError) -> History {
+fn with_error(earlier: Option<History>, mut error: AttemptError) -> History {
     let mut history = earlier.unwrap_or_default();
-    error.error = truncate(&error.error, ERROR_BYTES_MAX).to_owned();
+    error
+        .error
+        .truncate(error.error.floor_char_boundary(ERROR_BYTES_MAX));
     history.errors.push(error);
     let extra = history.errors.len().saturating_sub(ERRORS_KEPT_MAX);
     history.errors.drain(..extra);

@@ -6,12 +6,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::job::{JobId, Priority};
+use crate::job::{JobId, Priority, State};
 
 use super::event::{Phase, Place};
 use super::names::{KindIx, PolicyIx, QueueIx};
 
-const PAGE: u64 = 64;
+const PAGE: usize = 64;
 
 /// What the ledger remembers of one job. Payload, metadata, errors and output stay on disk.
 #[derive(Clone, Debug)]
@@ -72,6 +72,18 @@ impl Rare {
 }
 
 impl Record {
+    /// The state as people see it.
+    pub(crate) fn state(&self) -> State {
+        match self.phase {
+            Phase::Waiting if self.waits == Waits::ForTime => State::Scheduled,
+            Phase::Waiting => State::Ready,
+            Phase::Running => State::Running,
+            Phase::Completed => State::Completed,
+            Phase::Cancelled => State::Cancelled,
+            Phase::Dead(_) => State::Dead,
+        }
+    }
+
     pub(crate) fn rare_mut(&mut self) -> &mut Rare {
         self.rare.get_or_insert_default()
     }
@@ -107,10 +119,11 @@ pub(crate) struct JobTable {
 #[derive(Debug)]
 struct Page {
     used: u8,
-    slots: [Option<Record>; PAGE as usize],
+    slots: [Option<Record>; PAGE],
 }
 
 impl JobTable {
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -162,7 +175,7 @@ impl JobTable {
                 .iter()
                 .enumerate()
                 .filter_map(move |(slot, record)| {
-                    let id = JobId::from_number(number * PAGE + slot as u64);
+                    let id = JobId::from_number(number * PAGE as u64 + slot as u64);
                     record
                         .as_ref()
                         .filter(|_| id >= from)
@@ -173,8 +186,11 @@ impl JobTable {
 }
 
 fn split(id: JobId) -> (u64, usize) {
-    let slot = id.number() % PAGE;
-    (id.number() / PAGE, usize::try_from(slot).unwrap_or(0))
+    let slot = id.number() % PAGE as u64;
+    (
+        id.number() / PAGE as u64,
+        usize::try_from(slot).unwrap_or(0),
+    )
 }
 
 #[cfg(test)]
@@ -212,7 +228,7 @@ mod tests {
     fn keeps_order_across_pages_and_forgets_empty_ones() {
         let mut table = JobTable::default();
         for n in [1, 63, 64, 65, 1_000_000] {
-            table.put(JobId::from_number(n), record(n as u32));
+            table.put(JobId::from_number(n), record(u32::try_from(n).unwrap()));
         }
         let ids = |table: &JobTable, from| -> Vec<u64> {
             table

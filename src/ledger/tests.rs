@@ -1,10 +1,17 @@
 //! The rules, one table each; and random lives beside a slow, obvious twin.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::similar_names,
+    reason = "small numbers, made here"
+)]
+
 use std::collections::BTreeMap;
 
 use super::*;
 use crate::job::{
-    Backoff, Content, DeadReason, Encoding, NewJob, OnCrash, Policy, Priority, Wait,
+    Backoff, Content, DeadReason, Encoding, NewJob, OnCrash, Policy, Priority, State, Wait,
 };
 use crate::journal::FrameWriter;
 
@@ -21,7 +28,10 @@ const START_MS: i64 = 1_700_000_000_000;
 fn setup() -> Setup {
     Setup {
         handled: ["k".to_owned(), "other".to_owned()].into(),
-        any_queue: QueueSetup { keep_finished: 5, ..QueueSetup::default() },
+        any_queue: QueueSetup {
+            keep_finished: 5,
+            ..QueueSetup::default()
+        },
         keep_dead: 3,
         ..Setup::default()
     }
@@ -30,20 +40,44 @@ fn setup() -> Setup {
 impl Life {
     fn new() -> Life {
         let ledger = Ledger::new(setup(), START_MS);
-        Life { ledger, frames: FrameWriter::default(), log: Vec::new(), now_ms: START_MS }
+        Life {
+            ledger,
+            frames: FrameWriter::default(),
+            log: Vec::new(),
+            now_ms: START_MS,
+        }
     }
 
     fn push(&mut self, event: &Event<'_>) {
         let mut bytes = Vec::new();
         self.frames.write(event, &mut bytes).unwrap();
         let (read, len) = crate::journal::read_frame(&bytes, self.now_ms).unwrap();
-        assert_eq!((&read, len), (event, bytes.len()), "what is read is what was written");
-        let place = Place { position: self.log.len() as u64 + 1, offset: 0, len: len as u16 };
-        self.ledger.apply(&read, Stamp { place, at_ms: self.now_ms }).unwrap();
+        assert_eq!(
+            (&read, len),
+            (event, bytes.len()),
+            "what is read is what was written"
+        );
+        let place = Place {
+            position: self.log.len() as u64 + 1,
+            offset: 0,
+            len: len as u16,
+        };
+        self.ledger
+            .apply(
+                &read,
+                Stamp {
+                    place,
+                    at_ms: self.now_ms,
+                },
+            )
+            .unwrap();
         self.ledger.entry_written(place.position, len as u32);
         self.log.push(bytes);
         // The stamp of a frame is its entry's time; here each frame is an entry.
-        self.log.last_mut().unwrap().extend_from_slice(&self.now_ms.to_le_bytes());
+        self.log
+            .last_mut()
+            .unwrap()
+            .extend_from_slice(&self.now_ms.to_le_bytes());
     }
 
     fn replayed(&self, from: usize) -> Ledger {
@@ -52,7 +86,11 @@ impl Life {
             let (frame, time) = bytes.split_at(bytes.len() - 8);
             let at_ms = i64::from_le_bytes(time.try_into().unwrap());
             let (event, len) = crate::journal::read_frame(frame, at_ms).unwrap();
-            let place = Place { position: n as u64 + 1, offset: 0, len: len as u16 };
+            let place = Place {
+                position: n as u64 + 1,
+                offset: 0,
+                len: len as u16,
+            };
             ledger.apply(&event, Stamp { place, at_ms }).unwrap();
         }
         ledger
@@ -81,7 +119,9 @@ impl Life {
     }
 
     fn take(&mut self, pick: Pick) -> Option<(JobId, u64)> {
-        let Pick::Job(key, queue) = pick else { return None };
+        let Pick::Job(key, queue) = pick else {
+            return None;
+        };
         let (claim, event) = self.ledger.claim(key.id).unwrap();
         self.push(&event);
         self.ledger.turn_taken(queue);
@@ -89,7 +129,15 @@ impl Life {
     }
 
     fn settle(&mut self, id: JobId, claim: u64, outcome: &Outcome) -> SettleAnswer {
-        let (answer, event) = self.ledger.settle(id, claim, outcome, None, 5, self.now_ms, 0);
+        let settling = Settling {
+            id,
+            claim,
+            outcome,
+            earlier: None,
+            ran_us: 5,
+            seed: 0,
+        };
+        let (answer, event) = self.ledger.settle(settling, self.now_ms);
         if let Some(event) = event {
             self.push(&event);
         }
@@ -119,7 +167,7 @@ impl Life {
     }
 
     fn state(&self, id: JobId) -> Option<State> {
-        self.ledger.record(id).map(|r| self.ledger.state(r))
+        self.ledger.record(id).map(|r| r.state())
     }
 
     fn row(&self, id: JobId) -> Row {
@@ -154,13 +202,22 @@ fn completed() -> Outcome {
 }
 
 fn failed() -> Outcome {
-    Outcome::Failed { error: "no".to_owned(), retry_after_ms: None }
+    Outcome::Failed {
+        error: "no".to_owned(),
+        retry_after_ms: None,
+    }
 }
 
 #[test]
 fn ready_jobs_run_by_priority_then_order_and_suspects_last() {
     let mut life = Life::new();
-    let at = |life: &mut Life, priority| life.enqueue(NewJob { priority: Priority(priority), ..job() }).id;
+    let at = |life: &mut Life, priority| {
+        life.enqueue(NewJob {
+            priority: Priority(priority),
+            ..job()
+        })
+        .id
+    };
     let low = at(&mut life, -1);
     let suspect = at(&mut life, 0);
     let first = at(&mut life, 0);
@@ -178,15 +235,28 @@ fn ready_jobs_run_by_priority_then_order_and_suspects_last() {
 #[test]
 fn nothing_is_ready_before_its_time_even_when_the_clock_goes_back() {
     let mut life = Life::new();
-    let absolute = life.enqueue(NewJob { wait: Wait::Until(START_MS + 1_000), ..job() }).id;
-    let relative = life.enqueue(NewJob { wait: Wait::For(1_000), ..job() }).id;
+    let absolute = life
+        .enqueue(NewJob {
+            wait: Wait::Until(START_MS + 1_000),
+            ..job()
+        })
+        .id;
+    let relative = life
+        .enqueue(NewJob {
+            wait: Wait::For(1_000),
+            ..job()
+        })
+        .id;
     life.pass(999);
     assert_eq!(life.claim(), None);
     life.pass(1);
     assert_eq!(life.state(absolute), Some(State::Ready));
     // An hour back: the absolute time lies ahead again. The span was over before the step, so it stays over.
     let before_ms = life.now_ms;
-    life.push(&Event::ClockStepped { before_ms, by_ms: -3_600_000 });
+    life.push(&Event::ClockStepped {
+        before_ms,
+        by_ms: -3_600_000,
+    });
     life.pass(-3_600_000);
     assert_eq!(life.state(absolute), Some(State::Scheduled));
     assert_eq!(life.ledger.next_timer_ms(), Some(START_MS + 1_000));
@@ -198,9 +268,17 @@ fn nothing_is_ready_before_its_time_even_when_the_clock_goes_back() {
 #[test]
 fn a_span_moves_with_the_clock() {
     let mut life = Life::new();
-    let id = life.enqueue(NewJob { wait: Wait::For(60_000), ..job() }).id;
+    let id = life
+        .enqueue(NewJob {
+            wait: Wait::For(60_000),
+            ..job()
+        })
+        .id;
     let before_ms = life.now_ms;
-    life.push(&Event::ClockStepped { before_ms, by_ms: 86_400_000 });
+    life.push(&Event::ClockStepped {
+        before_ms,
+        by_ms: 86_400_000,
+    });
     life.pass(86_400_000);
     assert_eq!(life.state(id), Some(State::Scheduled));
     life.pass(59_999);
@@ -213,17 +291,31 @@ fn a_span_moves_with_the_clock() {
 fn an_expired_job_never_starts_and_dies_once_the_clock_is_trusted() {
     let mut life = Life::new();
     let expires_at_ms = Some(START_MS + 10);
-    let id = life.enqueue(NewJob { expires_at_ms, ..job() }).id;
+    let id = life
+        .enqueue(NewJob {
+            expires_at_ms,
+            ..job()
+        })
+        .id;
     life.pass(10);
     life.tick(false);
     assert_eq!((life.claim(), life.state(id)), (None, Some(State::Ready)));
     life.pass(-5); // the clock was wrong: it may run after all
     assert_eq!(life.claim().map(|(id, _)| id), Some(id));
-    let late = life.enqueue(NewJob { expires_at_ms, ..job() }).id;
+    let late = life
+        .enqueue(NewJob {
+            expires_at_ms,
+            ..job()
+        })
+        .id;
     life.pass(10);
     life.tick(true);
     assert_eq!(life.row(late).dead_reason, Some(DeadReason::Expired));
-    assert_eq!(life.state(id), Some(State::Running), "what runs does not expire");
+    assert_eq!(
+        life.state(id),
+        Some(State::Running),
+        "what runs does not expire"
+    );
     assert_eq!(life.ledger.counters().expired, 1);
 }
 
@@ -231,7 +323,11 @@ fn an_expired_job_never_starts_and_dies_once_the_clock_is_trusted() {
 fn a_job_dies_after_its_last_attempt_and_not_before() {
     let mut life = Life::new();
     let id = life.enqueue(with_policy(|p| p.attempts_max = 3)).id;
-    for (number, expected) in [(1, State::Scheduled), (2, State::Scheduled), (3, State::Dead)] {
+    for (number, expected) in [
+        (1, State::Scheduled),
+        (2, State::Scheduled),
+        (3, State::Dead),
+    ] {
         life.pass(4_000_000);
         let (_, claim) = life.claim().unwrap();
         assert_eq!(life.row(id).attempt, number);
@@ -241,7 +337,11 @@ fn a_job_dies_after_its_last_attempt_and_not_before() {
     assert_eq!(life.row(id).dead_reason, Some(DeadReason::AttemptsUsedUp));
     assert_eq!(life.change(id, &ChangeKind::Retry), ChangeAnswer::Done);
     let row = life.row(id);
-    assert_eq!((row.state, row.failures, row.attempt), (State::Ready, 0, 3), "numbers only rise");
+    assert_eq!(
+        (row.state, row.failures, row.attempt),
+        (State::Ready, 0, 3),
+        "numbers only rise"
+    );
 }
 
 #[test]
@@ -255,7 +355,14 @@ fn backoff_delays_the_retry() {
     assert_eq!(life.claim(), None);
     life.pass(1);
     let (_, claim) = life.claim().unwrap();
-    life.settle(id, claim, &Outcome::Failed { error: String::new(), retry_after_ms: Some(7) });
+    life.settle(
+        id,
+        claim,
+        &Outcome::Failed {
+            error: String::new(),
+            retry_after_ms: Some(7),
+        },
+    );
     assert_eq!(life.row(id).due_ms, life.now_ms + 7);
 }
 
@@ -281,13 +388,21 @@ fn only_the_current_claim_can_settle() {
     life.settle(id, first, &Outcome::GivenBack { started: true });
     let (_, second) = life.claim().unwrap();
     assert!(second > first);
-    for late in [completed(), failed(), Outcome::Discarded("x".into()), Outcome::GivenBack { started: true }] {
+    for late in [
+        completed(),
+        failed(),
+        Outcome::Discarded("x".into()),
+        Outcome::GivenBack { started: true },
+    ] {
         let before = life.row(id);
         assert_eq!(life.settle(id, first, &late), SettleAnswer::LeaseLost);
         assert_eq!(life.row(id), before);
     }
     assert_eq!(life.settle(id, second, &completed()), SettleAnswer::Settled);
-    assert_eq!(life.settle(id, second, &completed()), SettleAnswer::LeaseLost);
+    assert_eq!(
+        life.settle(id, second, &completed()),
+        SettleAnswer::LeaseLost
+    );
     assert_eq!(life.ledger.counters().completed, 1);
 }
 
@@ -299,12 +414,34 @@ fn every_wish_in_every_state() {
         ("cancel", ChangeKind::Cancel { reason: "r".into() }),
         ("delete", ChangeKind::Delete),
         ("retry", ChangeKind::Retry),
-        ("reschedule", ChangeKind::Reschedule { due_ms: START_MS + 77 }),
+        (
+            "reschedule",
+            ChangeKind::Reschedule {
+                due_ms: START_MS + 77,
+            },
+        ),
         ("priority", ChangeKind::SetPriority(Priority(3))),
-        ("move", ChangeKind::MoveTo { queue: "elsewhere".into() }),
-        ("complete", ChangeKind::Complete { output: Content::Inline(vec![9]) }),
+        (
+            "move",
+            ChangeKind::MoveTo {
+                queue: "elsewhere".into(),
+            },
+        ),
+        (
+            "complete",
+            ChangeKind::Complete {
+                output: Content::Inline(vec![9]),
+            },
+        ),
     ];
-    let states = [State::Scheduled, State::Ready, State::Running, State::Completed, State::Cancelled, State::Dead];
+    let states = [
+        State::Scheduled,
+        State::Ready,
+        State::Running,
+        State::Completed,
+        State::Cancelled,
+        State::Dead,
+    ];
     let answer = |wish: &str, state| match (wish, state) {
         ("delete", State::Running) => IsRunning,
         ("delete", _) => Done,
@@ -326,13 +463,29 @@ fn every_wish_in_every_state() {
     for (name, wish) in &wishes {
         for state in states {
             let mut life = Life::new();
-            let bystander = life.enqueue(NewJob { queue: "b".into(), ..job() }).id;
+            let bystander = life
+                .enqueue(NewJob {
+                    queue: "b".into(),
+                    ..job()
+                })
+                .id;
             let id = job_in(&mut life, state);
             let before = life.row(bystander);
-            assert_eq!(life.change(id, wish), answer(name, state), "{name} when {state}");
+            assert_eq!(
+                life.change(id, wish),
+                answer(name, state),
+                "{name} when {state}"
+            );
             assert_eq!(life.state(id), after(name, state), "{name} when {state}");
-            assert_eq!(life.row(bystander), before, "{name} when {state} touched another job");
-            assert_eq!(life.change(JobId::from_number(99), wish), ChangeAnswer::Unknown);
+            assert_eq!(
+                life.row(bystander),
+                before,
+                "{name} when {state} touched another job"
+            );
+            assert_eq!(
+                life.change(JobId::from_number(99), wish),
+                ChangeAnswer::Unknown
+            );
             assert_eq!(life.replayed(0).digest(), life.ledger.digest());
         }
     }
@@ -340,8 +493,18 @@ fn every_wish_in_every_state() {
 
 /// A job in queue `q`, brought into a state.
 fn job_in(life: &mut Life, state: State) -> JobId {
-    let wait = if state == State::Scheduled { Wait::Until(START_MS + 5_000) } else { Wait::No };
-    let id = life.enqueue(NewJob { wait, priority: Priority(1), ..job() }).id;
+    let wait = if state == State::Scheduled {
+        Wait::Until(START_MS + 5_000)
+    } else {
+        Wait::No
+    };
+    let id = life
+        .enqueue(NewJob {
+            wait,
+            priority: Priority(1),
+            ..job()
+        })
+        .id;
     if state == State::Running || state.is_finished() {
         let pick = life.ledger.pick_kind("q", "k");
         let (_, claim) = life.take(pick).unwrap();
@@ -362,23 +525,64 @@ fn job_in(life: &mut Life, state: State) -> JobId {
 #[test]
 fn a_key_is_unique_per_kind_while_kept_and_for_its_time() {
     let mut life = Life::new();
-    let keyed = |kind: &str| NewJob { kind: kind.into(), key: Some("a".into()), ..job() };
+    let keyed = |kind: &str| NewJob {
+        kind: kind.into(),
+        key: Some("a".into()),
+        ..job()
+    };
     let first = life.enqueue(keyed("k"));
     assert!(first.is_new);
-    assert_eq!(life.enqueue(keyed("k")), Placed { id: first.id, is_new: false });
+    assert_eq!(
+        life.enqueue(keyed("k")),
+        Placed {
+            id: first.id,
+            is_new: false
+        }
+    );
     let other = life.enqueue(keyed("other"));
     assert!(other.is_new, "another kind, another key");
-    let batch = [NewJob { key: Some("b".into()), ..job() }, NewJob { key: Some("b".into()), ..job() }];
+    let batch = [
+        NewJob {
+            key: Some("b".into()),
+            ..job()
+        },
+        NewJob {
+            key: Some("b".into()),
+            ..job()
+        },
+    ];
     let placed = life.enqueue_all(&batch);
-    assert_eq!((placed[0].is_new, placed[1]), (true, Placed { id: placed[0].id, is_new: false }));
-    assert_eq!(life.change(first.id, &ChangeKind::Delete), ChangeAnswer::Done);
-    assert_eq!(life.enqueue(keyed("k")), Placed { id: first.id, is_new: false }, "held although deleted");
+    assert_eq!(
+        (placed[0].is_new, placed[1]),
+        (
+            true,
+            Placed {
+                id: placed[0].id,
+                is_new: false
+            }
+        )
+    );
+    assert_eq!(
+        life.change(first.id, &ChangeKind::Delete),
+        ChangeAnswer::Done
+    );
+    assert_eq!(
+        life.enqueue(keyed("k")),
+        Placed {
+            id: first.id,
+            is_new: false
+        },
+        "held although deleted"
+    );
     assert_eq!(life.ledger.held_keys(), 1);
     life.pass(24 * 3_600_000);
     life.tick(true);
     assert_eq!(life.ledger.held_keys(), 0);
     let again = life.enqueue(keyed("k"));
-    assert!(again.is_new && again.id > other.id, "ids are never used again");
+    assert!(
+        again.is_new && again.id > other.id,
+        "ids are never used again"
+    );
     assert_eq!(life.replayed(0).digest(), life.ledger.digest());
 }
 
@@ -406,7 +610,13 @@ fn pause_and_cap_hold_a_queue_and_survive_replay() {
 #[test]
 fn a_kind_without_handler_waits_and_costs_nothing() {
     let mut life = Life::new();
-    let parked = life.enqueue(NewJob { kind: "unknown".into(), priority: Priority(9), ..job() }).id;
+    let parked = life
+        .enqueue(NewJob {
+            kind: "unknown".into(),
+            priority: Priority(9),
+            ..job()
+        })
+        .id;
     let known = life.enqueue(job()).id;
     assert_eq!(life.claim().map(|(id, _)| id), Some(known));
     assert!(life.row(parked).parked && life.state(parked) == Some(State::Ready));
@@ -416,10 +626,16 @@ fn a_kind_without_handler_waits_and_costs_nothing() {
 #[test]
 fn queues_share_a_pool_by_weight() {
     let mut life = Life::new();
-    let heavy = QueueSetup { weight: 3, ..QueueSetup::default() };
+    let heavy = QueueSetup {
+        weight: 3,
+        ..QueueSetup::default()
+    };
     life.ledger.setup.queues.insert("heavy".into(), heavy);
     for _ in 0..40 {
-        life.enqueue(NewJob { queue: "heavy".into(), ..job() });
+        life.enqueue(NewJob {
+            queue: "heavy".into(),
+            ..job()
+        });
         life.enqueue(job());
     }
     let mut claimed = BTreeMap::new();
@@ -427,21 +643,35 @@ fn queues_share_a_pool_by_weight() {
         let (id, _) = life.claim().unwrap();
         *claimed.entry(life.row(id).queue).or_insert(0) += 1;
     }
-    assert_eq!(claimed, BTreeMap::from([("heavy".to_owned(), 30), ("q".to_owned(), 10)]));
+    assert_eq!(
+        claimed,
+        BTreeMap::from([("heavy".to_owned(), 30), ("q".to_owned(), 10)])
+    );
 }
 
 #[test]
 fn a_crash_uses_no_attempt_and_is_counted_for_those_that_had_begun() {
-    let cases = [(Verdict::NotStarted, 0), (Verdict::Ended, 0), (Verdict::Started, 1)];
+    let cases = [
+        (Verdict::NotStarted, 0),
+        (Verdict::Ended, 0),
+        (Verdict::Started, 1),
+    ];
     for (verdict, crashes) in cases {
         let mut life = Life::new();
         let id = life.enqueue(with_policy(|p| p.attempts_max = 1)).id;
         life.claim().unwrap();
         life.crash(verdict);
         let row = life.row(id);
-        assert_eq!((row.state, row.failures, row.crashes), (State::Ready, 0, crashes), "{verdict:?}");
+        assert_eq!(
+            (row.state, row.failures, row.crashes),
+            (State::Ready, 0, crashes),
+            "{verdict:?}"
+        );
         let before = life.ledger.digest();
-        assert!(life.ledger.recover(|_, _| Verdict::Started).is_empty(), "recovering again does nothing");
+        assert!(
+            life.ledger.recover(|_, _| Verdict::Started).is_empty(),
+            "recovering again does nothing"
+        );
         assert_eq!(life.ledger.digest(), before);
     }
 }
@@ -460,7 +690,11 @@ fn the_one_that_kills_is_quarantined_and_its_neighbours_are_not() {
     // All eight are suspects now: each runs alone.
     let mut crashes = 0;
     while let Some((id, claim)) = life.claim() {
-        assert_eq!(life.ledger.pick(0), Pick::Hold, "nothing runs beside a suspect");
+        assert_eq!(
+            life.ledger.pick(0),
+            Pick::Hold,
+            "nothing runs beside a suspect"
+        );
         if id == killer {
             life.crash(Verdict::Started);
             crashes += 1;
@@ -471,7 +705,11 @@ fn the_one_that_kills_is_quarantined_and_its_neighbours_are_not() {
     assert_eq!(crashes, 1);
     assert_eq!(life.row(killer).dead_reason, Some(DeadReason::Quarantined));
     // Two of the seven were pruned by the retention of five.
-    assert!(innocents.iter().all(|id| life.state(*id).is_none_or(|s| s == State::Completed)));
+    assert!(
+        innocents
+            .iter()
+            .all(|id| life.state(*id).is_none_or(|s| s == State::Completed))
+    );
     assert_eq!(life.ledger.counters().completed, 7);
 }
 
@@ -481,7 +719,11 @@ fn at_most_once_means_dead_after_a_crash() {
     let id = life.enqueue(with_policy(|p| p.on_crash = OnCrash::Dead)).id;
     life.claim().unwrap();
     life.crash(Verdict::NotStarted);
-    assert_eq!(life.state(id), Some(State::Ready), "proven not to have begun");
+    assert_eq!(
+        life.state(id),
+        Some(State::Ready),
+        "proven not to have begun"
+    );
     life.claim().unwrap();
     life.crash(Verdict::Ended);
     assert_eq!(life.row(id).dead_reason, Some(DeadReason::Crashed));
@@ -551,7 +793,11 @@ fn random_life(seed: u64, steps: usize) {
             }
             let row = life.row(JobId::from_number(*id));
             let claim = row.claim.map_or(0, |c| c.number());
-            let due_ms = if row.state.is_finished() { expected.due_ms } else { row.due_ms };
+            let due_ms = if row.state.is_finished() {
+                expected.due_ms
+            } else {
+                row.due_ms
+            };
             let seen = TwinJob {
                 state: row.state,
                 priority: row.priority.0,
@@ -562,18 +808,34 @@ fn random_life(seed: u64, steps: usize) {
             };
             assert_eq!(&seen, expected, "job {id} after step {step} of seed {seed}");
         }
-        assert_eq!(life.ledger.jobs.len(), twin.len(), "step {step} of seed {seed}");
+        assert_eq!(
+            life.ledger.jobs.len(),
+            twin.len(),
+            "step {step} of seed {seed}"
+        );
     }
-    assert_eq!(life.replayed(0).digest(), life.ledger.digest(), "seed {seed}");
+    assert_eq!(
+        life.replayed(0).digest(),
+        life.ledger.digest(),
+        "seed {seed}"
+    );
     carry_everything(&mut life);
     let tail = life.ledger.cut(life.log.len() as u64) as usize;
     assert!(tail > 1, "carrying makes the front obsolete");
-    assert_eq!(life.replayed(tail - 1).digest(), life.ledger.digest(), "seed {seed}, cut at {tail}");
+    assert_eq!(
+        life.replayed(tail - 1).digest(),
+        life.ledger.digest(),
+        "seed {seed}, cut at {tail}"
+    );
 }
 
 fn twin_step(dice: &mut Dice, life: &mut Life, twin: &mut BTreeMap<u64, TwinJob>) {
     let any = |dice: &mut Dice, twin: &BTreeMap<u64, TwinJob>, want: fn(&TwinJob) -> bool| {
-        let fitting: Vec<u64> = twin.iter().filter(|(_, j)| want(j)).map(|(id, _)| *id).collect();
+        let fitting: Vec<u64> = twin
+            .iter()
+            .filter(|(_, j)| want(j))
+            .map(|(id, _)| *id)
+            .collect();
         (!fitting.is_empty()).then(|| fitting[dice.roll(fitting.len() as u64) as usize])
     };
     let now_ms = life.now_ms;
@@ -581,15 +843,40 @@ fn twin_step(dice: &mut Dice, life: &mut Life, twin: &mut BTreeMap<u64, TwinJob>
         0..=2 => {
             let priority = dice.roll(4) as i32 - 2;
             let wait_ms = if dice.roll(3) == 0 { dice.roll(50) } else { 0 };
-            let wait = if wait_ms > 0 { Wait::Until(now_ms + wait_ms as i64) } else { Wait::No };
-            let new = NewJob { priority: Priority(priority), wait, ..with_policy(|p| p.attempts_max = 2) };
+            let wait = if wait_ms > 0 {
+                Wait::Until(now_ms + wait_ms as i64)
+            } else {
+                Wait::No
+            };
+            let new = NewJob {
+                priority: Priority(priority),
+                wait,
+                ..with_policy(|p| p.attempts_max = 2)
+            };
             let id = life.enqueue(new).id.number();
-            let state = if wait_ms > 0 { State::Scheduled } else { State::Ready };
+            let state = if wait_ms > 0 {
+                State::Scheduled
+            } else {
+                State::Ready
+            };
             let due_ms = now_ms + wait_ms as i64;
-            twin.insert(id, TwinJob { state, priority, due_ms, failures: 0, attempt: 0, claim: 0 });
+            twin.insert(
+                id,
+                TwinJob {
+                    state,
+                    priority,
+                    due_ms,
+                    failures: 0,
+                    attempt: 0,
+                    claim: 0,
+                },
+            );
         }
         3..=5 => {
-            let best = twin.iter().filter(|(_, j)| j.state == State::Ready).min_by_key(|(id, j)| (-j.priority, **id));
+            let best = twin
+                .iter()
+                .filter(|(_, j)| j.state == State::Ready)
+                .min_by_key(|(id, j)| (-j.priority, **id));
             let best = best.map(|(id, _)| *id);
             let claimed = life.claim();
             assert_eq!(claimed.map(|(id, _)| id.number()), best);
@@ -599,7 +886,9 @@ fn twin_step(dice: &mut Dice, life: &mut Life, twin: &mut BTreeMap<u64, TwinJob>
             }
         }
         6 | 7 => {
-            let Some(id) = any(dice, twin, |j| j.state == State::Running) else { return };
+            let Some(id) = any(dice, twin, |j| j.state == State::Running) else {
+                return;
+            };
             let job = twin.get_mut(&id).unwrap();
             let claim = std::mem::take(&mut job.claim);
             let outcome = match dice.roll(4) {
@@ -608,7 +897,10 @@ fn twin_step(dice: &mut Dice, life: &mut Life, twin: &mut BTreeMap<u64, TwinJob>
                     let dead = job.failures == 2;
                     job.state = if dead { State::Dead } else { State::Scheduled };
                     job.due_ms = now_ms + 30;
-                    Outcome::Failed { error: "e".into(), retry_after_ms: Some(30) }
+                    Outcome::Failed {
+                        error: "e".into(),
+                        retry_after_ms: Some(30),
+                    }
                 }
                 1 => {
                     job.state = State::Ready;
@@ -620,15 +912,23 @@ fn twin_step(dice: &mut Dice, life: &mut Life, twin: &mut BTreeMap<u64, TwinJob>
                     completed()
                 }
             };
-            assert_eq!(life.settle(JobId::from_number(id), claim, &outcome), SettleAnswer::Settled);
+            assert_eq!(
+                life.settle(JobId::from_number(id), claim, &outcome),
+                SettleAnswer::Settled
+            );
         }
         8 => {
-            let Some(id) = any(dice, twin, |j| j.state != State::Running) else { return };
+            let Some(id) = any(dice, twin, |j| j.state != State::Running) else {
+                return;
+            };
             if dice.roll(2) == 0 {
                 life.change(JobId::from_number(id), &ChangeKind::Delete);
                 twin.remove(&id);
             } else if !twin[&id].state.is_finished() {
-                life.change(JobId::from_number(id), &ChangeKind::SetPriority(Priority(5)));
+                life.change(
+                    JobId::from_number(id),
+                    &ChangeKind::SetPriority(Priority(5)),
+                );
                 twin.get_mut(&id).unwrap().priority = 5;
             }
         }
@@ -647,14 +947,17 @@ fn carry_everything(life: &mut Life) {
             Some(Carry::Job { history }) => {
                 let history = history.and_then(|place| {
                     let bytes = &life.log[place.position as usize - 1];
-                    let (event, _) = crate::journal::read_frame(&bytes[..bytes.len() - 8], 0).unwrap();
+                    let (event, _) =
+                        crate::journal::read_frame(&bytes[..bytes.len() - 8], 0).unwrap();
                     match event {
                         Event::Retried { history, .. } => Some(history),
                         Event::Died { history, .. } | Event::Completed { history, .. } => history,
                         _ => None,
                     }
                 });
-                let (Event::Enqueued(base) | Event::Carried(base, ..)) = &event else { unreachable!() };
+                let (Event::Enqueued(base) | Event::Carried(base, ..)) = &event else {
+                    unreachable!()
+                };
                 let queue = life.ledger.queue_of(base).into_owned();
                 let carried = life.ledger.carry_job(base, &queue, history).unwrap();
                 life.push(&carried);
@@ -665,18 +968,34 @@ fn carry_everything(life: &mut Life) {
             }
             None => {}
         }
-        assert_eq!(life.ledger.digest(), before, "carrying changes nothing that must survive");
+        assert_eq!(
+            life.ledger.digest(),
+            before,
+            "carrying changes nothing that must survive"
+        );
     }
 }
 
 impl Ledger {
     /// The event of a queue control, without borrowing the name.
-    fn clone_control(&self, name: &str, paused: Option<bool>, cap: Option<Option<u32>>) -> Option<Event<'static>> {
-        self.set_queue_control(name, paused, cap).map(|event| match event {
-            Event::QueueSet { name, paused, concurrency } => {
-                Event::QueueSet { name: name.into_owned().into(), paused, concurrency }
-            }
-            _ => unreachable!(),
-        })
+    fn clone_control(
+        &self,
+        name: &str,
+        paused: Option<bool>,
+        cap: Option<Option<u32>>,
+    ) -> Option<Event<'static>> {
+        self.set_queue_control(name, paused, cap)
+            .map(|event| match event {
+                Event::QueueSet {
+                    name,
+                    paused,
+                    concurrency,
+                } => Event::QueueSet {
+                    name: name.into_owned().into(),
+                    paused,
+                    concurrency,
+                },
+                _ => unreachable!(),
+            })
     }
 }

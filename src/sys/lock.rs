@@ -118,11 +118,6 @@ impl StoreLock {
         self.write(State::Clean)
     }
 
-    /// The process that took the lock. In a fork of it the lock is held and worth nothing.
-    pub(crate) fn opener(&self) -> u32 {
-        self.owner.pid
-    }
-
     fn write(&self, state: State) -> Result<()> {
         let text = self.owner.text(state);
         let len = u64::try_from(text.len()).unwrap_or(u64::MAX);
@@ -278,7 +273,7 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let (lock, first) = StoreLock::acquire(dir.path(), false).unwrap();
         assert_eq!(first, Previous::Never);
-        assert_eq!(lock.opener(), std::process::id());
+        assert_eq!(lock.owner.pid, std::process::id());
         drop(lock);
         let (lock, second) = StoreLock::acquire(dir.path(), false).unwrap();
         assert_eq!(second, Previous::Unclean);

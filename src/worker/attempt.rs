@@ -86,16 +86,21 @@ impl Worker {
             job.inbox.send_unbounded(Command::Wake);
         }
         let cx = Context::new(&job, Engine::unguarded(self.shared.clone()));
-        self.recorder.begin(job.epoch, job.place, job.id.number(), job.claim);
+        self.recorder
+            .begin(job.epoch, job.place, job.id.number(), job.claim);
         CURRENT_POOL.with_borrow_mut(|pool| *pool = Some(self.pool.clone()));
         let result = catch(|| self.call(&job, &cx));
         CURRENT_POOL.with_borrow_mut(|pool| *pool = None);
-        self.recorder.end(job.epoch, job.place, job.id.number(), job.claim);
+        self.recorder
+            .end(job.epoch, job.place, job.id.number(), job.claim);
         let ran = clock.now().steady.saturating_sub(began);
         let outcome = self.outcome(result, cx.live());
         if let Some(hook) = &self.after_job {
             let report = report(&job, ran, &outcome);
-            if let Err(stop) = catch(|| { hook(&report); Ok(()) }) {
+            if let Err(stop) = catch(|| {
+                hook(&report);
+                Ok(())
+            }) {
                 log::error!("the after-job hook failed: {stop}");
             }
         }
@@ -107,11 +112,21 @@ impl Worker {
             return Err(Stop::failed("no handler for this kind")); // parked jobs are never handed out
         };
         match &job.payload {
-            Bytes::InEntry { entry: bytes, range } => {
-                entry.call(job.version, job.encoding, bytes.get(range.clone()).unwrap_or_default(), cx)
-            }
+            Bytes::InEntry {
+                entry: bytes,
+                range,
+            } => entry.call(
+                job.version,
+                job.encoding,
+                bytes.get(range.clone()).unwrap_or_default(),
+                cx,
+            ),
             Bytes::InFile(file) => {
-                let bytes = self.shared.payloads.read(file).map_err(|e| Stop::discard(e.to_string()))?;
+                let bytes = self
+                    .shared
+                    .payloads
+                    .read(file)
+                    .map_err(|e| Stop::discard(e.to_string()))?;
                 entry.call(job.version, job.encoding, &bytes, cx)
             }
         }
@@ -122,16 +137,24 @@ impl Worker {
         match result {
             Ok(output) => self.completed(output),
             Err(Stop(kind)) => match kind {
-                StopKind::Fail { error, retry_after } => {
-                    Outcome::Failed { error, retry_after_ms: retry_after.map(millis) }
-                }
-                StopKind::Snooze(wait) => Outcome::Snoozed { for_ms: millis(wait) },
+                StopKind::Fail { error, retry_after } => Outcome::Failed {
+                    error,
+                    retry_after_ms: retry_after.map(millis),
+                },
+                StopKind::Snooze(wait) => Outcome::Snoozed {
+                    for_ms: millis(wait),
+                },
                 StopKind::Discard(why) => Outcome::Discarded(why),
                 StopKind::Cancel(why) => Outcome::Cancelled(why),
                 StopKind::Asked => match live.asked() {
                     Asked::Cancelled => Outcome::Cancelled(live.reason()),
-                    Asked::TimeLimit | Asked::Stalled => Outcome::Failed { error: live.reason(), retry_after_ms: None },
-                    Asked::Shutdown | Asked::LeaseLost | Asked::No => Outcome::GivenBack { started: true },
+                    Asked::TimeLimit | Asked::Stalled => Outcome::Failed {
+                        error: live.reason(),
+                        retry_after_ms: None,
+                    },
+                    Asked::Shutdown | Asked::LeaseLost | Asked::No => {
+                        Outcome::GivenBack { started: true }
+                    }
                 },
             },
         }
@@ -143,12 +166,21 @@ impl Worker {
         }
         let size = output.len() as u64;
         if size > self.shared.payload_max {
-            let error = format!("the output has {size} bytes, the limit is {}", self.shared.payload_max);
-            return Outcome::Failed { error, retry_after_ms: None };
+            let error = format!(
+                "the output has {size} bytes, the limit is {}",
+                self.shared.payload_max
+            );
+            return Outcome::Failed {
+                error,
+                retry_after_ms: None,
+            };
         }
         match self.shared.payloads.store(&output) {
             Ok(file) => Outcome::Completed(Content::File(file)),
-            Err(e) => Outcome::Failed { error: format!("the output could not be stored: {e}"), retry_after_ms: None },
+            Err(e) => Outcome::Failed {
+                error: format!("the output could not be stored: {e}"),
+                retry_after_ms: None,
+            },
         }
     }
 }
@@ -162,7 +194,14 @@ fn report(job: &HandOut, ran: Duration, outcome: &Outcome) -> Report {
         Outcome::Cancelled(why) => AttemptEnd::Cancelled(why.clone()),
         Outcome::GivenBack { .. } => AttemptEnd::GivenBack,
     };
-    Report { id: job.id, kind: job.kind.clone(), queue: job.queue.clone(), attempt: job.attempt, ran, end }
+    Report {
+        id: job.id,
+        kind: job.kind.clone(),
+        queue: job.queue.clone(),
+        attempt: job.attempt,
+        ran,
+        end,
+    }
 }
 
 /// Runs a handler; a panic, also one in a `Drop` of what it holds, is a failed attempt with its message.
@@ -201,7 +240,11 @@ pub struct Task {
 impl Task {
     /// Runs the job's handler on the calling thread.
     pub fn run(self) {
-        let Task { job, worker, permit } = self;
+        let Task {
+            job,
+            worker,
+            permit,
+        } = self;
         worker.run(job);
         drop(permit);
     }
@@ -209,6 +252,8 @@ impl Task {
 
 impl std::fmt::Debug for Task {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Task").field("id", &self.job.id).finish_non_exhaustive()
+        f.debug_struct("Task")
+            .field("id", &self.job.id)
+            .finish_non_exhaustive()
     }
 }

@@ -70,11 +70,15 @@ impl Context {
         Context {
             id: JobId::from_number(0),
             claim: 0,
-            attempt: Attempt { number: 1, max: 1, is_last: true },
+            attempt: Attempt {
+                number: 1,
+                max: 1,
+                is_last: true,
+            },
             crashes: 0,
             kind: "".into(),
             queue: "".into(),
-            live: Arc::new(Live::new(JobId::from_number(0), 0, 0, 0)),
+            live: Arc::new(Live::new(JobId::from_number(0), 0, 0)),
             engine: engine.clone(),
         }
     }
@@ -109,8 +113,13 @@ impl Context {
     ///
     /// The [`Stop`] to return.
     pub fn check(&self) -> JobResult<()> {
-        self.live.sign_of_life(self.engine.shared.clock.now().steady);
-        if self.live.asked() == Asked::No { Ok(()) } else { Err(Stop::asked()) }
+        self.live
+            .sign_of_life(self.engine.shared.clock.now().steady);
+        if self.live.asked() == Asked::No {
+            Ok(())
+        } else {
+            Err(Stop::asked())
+        }
     }
 
     /// Sleeps, unless asked to stop meanwhile. A sign of life at begin and end.
@@ -157,7 +166,13 @@ impl Context {
         if self.live.note_progress(done, total, now.steady) && hub.is_heard() {
             let (done, total, note) = self.live.progress();
             let what = What::Progress { done, total, note };
-            hub.publish(self.id, what, self.kind.clone(), self.queue.clone(), now.wall_ms);
+            hub.publish(
+                self.id,
+                what,
+                self.kind.clone(),
+                self.queue.clone(),
+                now.wall_ms,
+            );
         }
     }
 

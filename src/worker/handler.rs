@@ -25,7 +25,9 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    pub(crate) fn typed<J: Job>(f: impl Fn(J, &Context) -> JobResult<J::Output> + Send + Sync + 'static) -> Entry {
+    pub(crate) fn typed<J: Job>(
+        f: impl Fn(J, &Context) -> JobResult<J::Output> + Send + Sync + 'static,
+    ) -> Entry {
         Entry::new::<J>(Box::new(move |bytes, cx| {
             let job = <J::Format as Format<J>>::decode(bytes).map_err(|e| undecodable(&e))?;
             encode_output::<J>(&f(job, cx)?)
@@ -49,19 +51,37 @@ impl Entry {
         f: impl Fn(serde_json::Value, &Context) -> JobResult<serde_json::Value> + Send + Sync + 'static,
     ) -> Entry {
         let run = move |bytes: &[u8], cx: &Context| {
-            let value = serde_json::from_slice(bytes).map_err(|e| undecodable(&PayloadError(e.to_string())))?;
+            let value = serde_json::from_slice(bytes)
+                .map_err(|e| undecodable(&PayloadError(e.to_string())))?;
             Ok(serde_json::to_vec(&f(value, cx)?)?)
         };
-        Entry { version: 0, encoding: Encoding::Json, run: Box::new(run), upgrades: HashMap::new(), json: None }
+        Entry {
+            version: 0,
+            encoding: Encoding::Json,
+            run: Box::new(run),
+            upgrades: HashMap::new(),
+            json: None,
+        }
     }
 
     fn new<J: Job>(run: Run) -> Entry {
         let encoding = encoding_of::<J::Format>();
-        Entry { version: J::VERSION, encoding, run, upgrades: HashMap::new(), json: None }
+        Entry {
+            version: J::VERSION,
+            encoding,
+            run,
+            upgrades: HashMap::new(),
+            json: None,
+        }
     }
 
     /// The payload in the form that the handler takes; the text of an error says what to do.
-    fn prepare<'a>(&self, version: u16, encoding: Encoding, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>, String> {
+    fn prepare<'a>(
+        &self,
+        version: u16,
+        encoding: Encoding,
+        bytes: &'a [u8],
+    ) -> Result<Cow<'a, [u8]>, String> {
         if encoding != self.encoding {
             return match (&self.json, encoding) {
                 (Some((from_json, _)), Encoding::Json) => {
@@ -74,11 +94,15 @@ impl Entry {
             };
         }
         // Version 0: JSON enqueued by a program that knows only the kind's name.
-        if version == self.version || (encoding == Encoding::Json && (version == 0 || self.version == 0)) {
+        if version == self.version
+            || (encoding == Encoding::Json && (version == 0 || self.version == 0))
+        {
             return Ok(Cow::Borrowed(bytes));
         }
         match self.upgrades.get(&version) {
-            Some(upgrade) => upgrade(bytes).map(Cow::Owned).map_err(|e| format!("the payload of version {version} {e}")),
+            Some(upgrade) => upgrade(bytes)
+                .map(Cow::Owned)
+                .map_err(|e| format!("the payload of version {version} {e}")),
             None => Err(format!(
                 "the payload has version {version} and the handler takes version {}: register `upgrade` from {version}",
                 self.version
@@ -87,18 +111,29 @@ impl Entry {
     }
 
     /// Runs the handler on stored bytes.
-    pub(super) fn call(&self, version: u16, encoding: Encoding, bytes: &[u8], cx: &Context) -> JobResult<Vec<u8>> {
-        let payload = self.prepare(version, encoding, bytes).map_err(Stop::discard)?;
+    pub(super) fn call(
+        &self,
+        version: u16,
+        encoding: Encoding,
+        bytes: &[u8],
+        cx: &Context,
+    ) -> JobResult<Vec<u8>> {
+        let payload = self
+            .prepare(version, encoding, bytes)
+            .map_err(Stop::discard)?;
         let output = (self.run)(&payload, cx)?;
         match &self.json {
-            Some((_, to_json)) if encoding != self.encoding => to_json(&output).map_err(|e| Stop::failed(&e.to_string())),
+            Some((_, to_json)) if encoding != self.encoding => {
+                to_json(&output).map_err(|e| Stop::failed(&e.to_string()))
+            }
             _ => Ok(output),
         }
     }
 }
 
 fn encode_output<J: Job>(output: &J::Output) -> JobResult<Vec<u8>> {
-    <J::Format as Format<J::Output>>::encode(output).map_err(|e| Stop::failed(&format!("the output {e}")))
+    <J::Format as Format<J::Output>>::encode(output)
+        .map_err(|e| Stop::failed(&format!("the output {e}")))
 }
 
 /// No later attempt can do better: the job is dead, its payload kept for a program that reads it.
@@ -137,7 +172,9 @@ impl Registry {
     }
 
     fn entry_mut(&mut self, kind: &str) -> Result<&mut Entry> {
-        self.entries.get_mut(kind).ok_or_else(|| Error::NoHandler { kind: kind.to_owned() })
+        self.entries.get_mut(kind).ok_or_else(|| Error::NoHandler {
+            kind: kind.to_owned(),
+        })
     }
 
     pub(crate) fn get(&self, kind: &str) -> Option<&Entry> {
@@ -154,10 +191,18 @@ impl Registry {
 }
 
 impl Handlers for Registry {
-    fn run_inline(&self, kind: &str, version: u16, payload: &[u8], engine: &Engine) -> Option<JobResult<Vec<u8>>> {
+    fn run_inline(
+        &self,
+        kind: &str,
+        version: u16,
+        payload: &[u8],
+        engine: &Engine,
+    ) -> Option<JobResult<Vec<u8>>> {
         let entry = self.get(kind)?;
         let cx = Context::inline(engine);
-        Some(attempt::catch(|| entry.call(version, entry.encoding, payload, &cx)))
+        Some(attempt::catch(|| {
+            entry.call(version, entry.encoding, payload, &cx)
+        }))
     }
 
     fn current_pool(&self) -> Option<String> {

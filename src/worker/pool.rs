@@ -55,12 +55,22 @@ impl Pool {
     /// });
     /// # drop(pool);
     /// ```
-    pub fn custom(name: impl Into<String>, slots: usize, spawn: impl Fn(Task) + Send + Sync + 'static) -> Pool {
+    pub fn custom(
+        name: impl Into<String>,
+        slots: usize,
+        spawn: impl Fn(Task) + Send + Sync + 'static,
+    ) -> Pool {
         Pool::new(name, slots, PoolKind::Custom(Arc::new(spawn)))
     }
 
     fn new(name: impl Into<String>, slots: usize, kind: PoolKind) -> Pool {
-        Pool { name: name.into(), slots, ahead_max: 1_024, replacements_max: slots, kind }
+        Pool {
+            name: name.into(),
+            slots,
+            ahead_max: 1_024,
+            replacements_max: slots,
+            kind,
+        }
     }
 
     /// For a rayon pool of tiny jobs that do not block: they run as rayon tasks, without a thread each.
@@ -91,7 +101,8 @@ impl Pool {
             return Err(Error::Invalid {
                 what: "number of slots of a pool",
                 found: format!("{} (pool `{}`)", self.slots, self.name),
-                rule: "a pool has 1 to 1,024 slots; leave the handlers away to only enqueue".to_owned(),
+                rule: "a pool has 1 to 1,024 slots; leave the handlers away to only enqueue"
+                    .to_owned(),
             });
         }
         Ok(())
@@ -100,7 +111,10 @@ impl Pool {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").field("name", &self.name).field("slots", &self.slots).finish_non_exhaustive()
+        f.debug_struct("Pool")
+            .field("name", &self.name)
+            .field("slots", &self.slots)
+            .finish_non_exhaustive()
     }
 }
 
@@ -124,14 +138,23 @@ enum Run {
 
 /// Starts a pool's threads.
 pub(crate) fn start(pool: Pool, worker: Worker) -> Result<Arc<Running>> {
-    let Pool { name, slots, replacements_max, kind, .. } = pool;
+    let Pool {
+        name,
+        slots,
+        replacements_max,
+        kind,
+        ..
+    } = pool;
     let rayon = || {
         let name = name.clone();
         let threads = rayon::ThreadPoolBuilder::new().num_threads(slots);
-        threads.thread_name(move |n| format!("jobsled-{name}-rayon-{n}")).build().map_err(|e| Error::Thread {
-            name: "jobsled-rayon".to_owned(),
-            source: std::io::Error::other(e.to_string()),
-        })
+        threads
+            .thread_name(move |n| format!("jobsled-{name}-rayon-{n}"))
+            .build()
+            .map_err(|e| Error::Thread {
+                name: "jobsled-rayon".to_owned(),
+                source: std::io::Error::other(e.to_string()),
+            })
     };
     let run = match kind {
         PoolKind::Threads => Run::Here,
@@ -146,7 +169,11 @@ pub(crate) fn start(pool: Pool, worker: Worker) -> Result<Arc<Running>> {
         slots,
         replacements_max,
         hanging: AtomicUsize::new(0),
-        in_flight: Arc::new(InFlight { count: Mutex::new(0), freed: Condvar::new(), most: slots }),
+        in_flight: Arc::new(InFlight {
+            count: Mutex::new(0),
+            freed: Condvar::new(),
+            most: slots,
+        }),
     });
     for number in 0..if passes_on { 1 } else { slots } {
         running.clone().start_slot(number)?;
@@ -183,7 +210,10 @@ impl Running {
             }
             Run::Custom(spawn) => {
                 let task = self.task(job);
-                if let Err(stop) = super::attempt::catch(|| { spawn(task); Ok(()) }) {
+                if let Err(stop) = super::attempt::catch(|| {
+                    spawn(task);
+                    Ok(())
+                }) {
                     log::error!("custom pool `{}`: {stop}", self.worker.pool);
                 }
             }
@@ -191,7 +221,11 @@ impl Running {
     }
 
     fn task(&self, job: HandOut) -> Task {
-        Task { job, worker: self.worker.clone(), permit: self.in_flight.enter() }
+        Task {
+            job,
+            worker: self.worker.clone(),
+            permit: self.in_flight.enter(),
+        }
     }
 
     /// A slot hangs: lets another thread (or place) take over; false past the bound.
@@ -222,7 +256,6 @@ impl Running {
             lost,
         }
     }
-
 }
 
 /// Jobs that were passed on and are not done.

@@ -3,8 +3,9 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use jobsled::{
-    AttemptEnd, Backoff, Cancel, CancelReason, Changed, Context, DeadReason, Delete, Drained, Engine, Finished,
-    Job, JobDefaults, JobResult, OnCrash, Pool, Queue, State, Stop, Task, What, job, rkyv,
+    AttemptEnd, Backoff, Cancel, CancelReason, Changed, Context, DeadReason, Delete, Drained,
+    Engine, Finished, Job, JobDefaults, JobResult, OnCrash, Pool, Queue, State, Stop, Task, What,
+    job, rkyv,
 };
 
 #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
@@ -21,13 +22,17 @@ job!(
     Number,
     kind = "number",
     output = u64,
-    defaults = JobDefaults::new().attempts(3).backoff(Backoff::fixed(Duration::from_millis(1)))
+    defaults = JobDefaults::new()
+        .attempts(3)
+        .backoff(Backoff::fixed(Duration::from_millis(1)))
 );
 
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 fn text(text: &str) -> Text {
-    Text { text: text.to_owned() }
+    Text {
+        text: text.to_owned(),
+    }
 }
 
 fn upper(job: Text, _cx: &Context) -> JobResult<String> {
@@ -40,18 +45,34 @@ fn typed_output_survives_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let store = dir.path().join("store");
     let engine = Engine::builder(&store).handle(upper).open().unwrap();
-    let id = engine.job(text("größe")).key("g").metadata("from", "test").enqueue().unwrap().into_handle().id();
+    let id = engine
+        .job(text("größe"))
+        .key("g")
+        .metadata("from", "test")
+        .enqueue()
+        .unwrap()
+        .into_handle()
+        .id();
     let handle = engine.handle::<Text>(id).unwrap().unwrap();
-    assert_eq!(handle.wait().unwrap(), Finished::Completed("GRÖSSE".to_owned()));
+    assert_eq!(
+        handle.wait().unwrap(),
+        Finished::Completed("GRÖSSE".to_owned())
+    );
     engine.shutdown(MINUTE).unwrap();
 
     let engine = Engine::builder(&store).open().unwrap();
     let found = engine.find_key::<Text>("g").unwrap().unwrap();
     assert_eq!(found.id(), id);
-    assert_eq!(found.wait().unwrap(), Finished::Completed("GRÖSSE".to_owned()));
+    assert_eq!(
+        found.wait().unwrap(),
+        Finished::Completed("GRÖSSE".to_owned())
+    );
     let details = engine.details(id).unwrap().unwrap();
     assert_eq!(details.metadata, [("from".to_owned(), "test".to_owned())]);
-    assert_eq!((details.info.state, details.payload_bytes), (State::Completed, None));
+    assert_eq!(
+        (details.info.state, details.payload_bytes),
+        (State::Completed, None)
+    );
 }
 
 /// Payloads and outputs that do not fit the journal have files, and those go with their jobs.
@@ -64,13 +85,18 @@ fn large_payloads_and_outputs_have_files_that_go_with_them() {
     let big = "x".repeat(3 << 20);
     let handle = engine.enqueue(text(&big)).unwrap();
     match handle.wait().unwrap() {
-        Finished::Completed(output) => assert!(output.len() == big.len() && output.starts_with('X')),
+        Finished::Completed(output) => {
+            assert!(output.len() == big.len() && output.starts_with('X'));
+        }
         other => panic!("{other:?}"),
     }
     assert_eq!(files(), 1, "the output is kept, the payload is not");
     engine.shutdown(MINUTE).unwrap();
     let engine = Engine::builder(&store).handle(upper).open().unwrap();
-    assert_eq!(engine.change(handle.id()).delete().unwrap(), Delete::Deleted);
+    assert_eq!(
+        engine.change(handle.id()).delete().unwrap(),
+        Delete::Deleted
+    );
     assert_eq!(files(), 0);
 }
 
@@ -83,27 +109,50 @@ fn failures_are_kept_and_the_dead_come_back() {
         .handle(move |job: Number, cx: &Context| {
             if left.load(Ordering::SeqCst) > 0 {
                 left.fetch_sub(1, Ordering::SeqCst);
-                return Err(format!("attempt {} of {}, last: {}", cx.attempt().number, job.number, cx.attempt().is_last).into());
+                return Err(format!(
+                    "attempt {} of {}, last: {}",
+                    cx.attempt().number,
+                    job.number,
+                    cx.attempt().is_last
+                )
+                .into());
             }
             Ok(job.number * 2)
         })
         .open()
         .unwrap();
     let handle = engine.enqueue(Number { number: 21 }).unwrap();
-    let Finished::Dead(ended) = handle.wait().unwrap() else { panic!("three failures are one too many") };
+    let Finished::Dead(ended) = handle.wait().unwrap() else {
+        panic!("three failures are one too many")
+    };
     assert_eq!(ended.reason, DeadReason::AttemptsUsedUp);
     let errors: Vec<&str> = ended.errors.iter().map(|e| e.error.as_str()).collect();
     assert_eq!(
         errors,
-        ["attempt 1 of 21, last: false", "attempt 2 of 21, last: false", "attempt 3 of 21, last: true"]
+        [
+            "attempt 1 of 21, last: false",
+            "attempt 2 of 21, last: false",
+            "attempt 3 of 21, last: true"
+        ]
     );
     assert_eq!(engine.jobs().state(State::Dead).errors().unwrap().len(), 1);
     assert_eq!(engine.change(handle.id()).retry().unwrap(), Changed::Done);
     assert_eq!(handle.wait().unwrap(), Finished::Completed(42));
-    assert_eq!(engine.details(handle.id()).unwrap().unwrap().errors.len(), 3, "history stays");
-    assert_eq!(engine.change(handle.id()).retry().unwrap(), Changed::PayloadGone);
+    assert_eq!(
+        engine.details(handle.id()).unwrap().unwrap().errors.len(),
+        3,
+        "history stays"
+    );
+    assert_eq!(
+        engine.change(handle.id()).retry().unwrap(),
+        Changed::PayloadGone
+    );
     fail.store(3, Ordering::SeqCst);
-    engine.enqueue(Number { number: 1 }).unwrap().wait().unwrap();
+    engine
+        .enqueue(Number { number: 1 })
+        .unwrap()
+        .wait()
+        .unwrap();
     assert_eq!(engine.queue("default").purge_dead().unwrap().deleted, 1);
     assert_eq!(engine.stats().unwrap().count(State::Dead), 0);
 }
@@ -112,25 +161,44 @@ fn failures_are_kept_and_the_dead_come_back() {
 #[test]
 fn a_handler_says_in_one_word_what_shall_become_of_its_job() {
     let engine = Engine::in_memory()
-        .handle(|job: Number, cx: &Context| match (job.number, cx.attempt().number) {
-            (1, 1) => Err(Stop::retry_after(Duration::from_millis(5), "busy")),
-            (2, 1..=4) => Err(Stop::snooze(Duration::from_millis(1))),
-            (3, _) => Err(Stop::discard("hopeless")),
-            (4, _) => Err(Stop::cancel("not wanted")),
-            (5, 1) => panic!("oh {}", job.number),
-            (_, attempt) => Ok(u64::from(attempt)),
-        })
+        .handle(
+            |job: Number, cx: &Context| match (job.number, cx.attempt().number) {
+                (1, 1) => Err(Stop::retry_after(Duration::from_millis(5), "busy")),
+                (2, 1..=4) => Err(Stop::snooze(Duration::from_millis(1))),
+                (3, _) => Err(Stop::discard("hopeless")),
+                (4, _) => Err(Stop::cancel("not wanted")),
+                (5, 1) => panic!("oh {}", job.number),
+                (_, attempt) => Ok(u64::from(attempt)),
+            },
+        )
         .open()
         .unwrap();
     let run = |number| engine.enqueue(Number { number }).unwrap().wait().unwrap();
     assert_eq!(run(1), Finished::Completed(2));
-    assert_eq!(run(2), Finished::Completed(5), "four snoozes of three attempts");
-    let Finished::Dead(ended) = run(3) else { panic!("discarded") };
-    assert_eq!((ended.reason, ended.words.as_str()), (DeadReason::Discarded, "hopeless"));
-    assert_eq!(run(4), Finished::Cancelled { reason: "not wanted".into() });
+    assert_eq!(
+        run(2),
+        Finished::Completed(5),
+        "four snoozes of three attempts"
+    );
+    let Finished::Dead(ended) = run(3) else {
+        panic!("discarded")
+    };
+    assert_eq!(
+        (ended.reason, ended.words.as_str()),
+        (DeadReason::Discarded, "hopeless")
+    );
+    assert_eq!(
+        run(4),
+        Finished::Cancelled {
+            reason: "not wanted".into()
+        }
+    );
     assert_eq!(run(5), Finished::Completed(2));
     let panicked = engine.jobs().errors().unwrap();
-    assert!(panicked.iter().any(|(_, e)| e.error == "panicked: oh 5"), "{panicked:?}");
+    assert!(
+        panicked.iter().any(|(_, e)| e.error == "panicked: oh 5"),
+        "{panicked:?}"
+    );
 }
 
 /// Progress is seen while the job runs; cancel reaches it there.
@@ -153,15 +221,31 @@ fn progress_is_seen_and_cancel_reaches_a_running_job() {
     let handle = engine.enqueue(Number { number: 0 }).unwrap();
     inside.wait();
     let progress = handle.progress().unwrap();
-    assert_eq!((progress.done, progress.total, progress.note.as_str()), (5, 10, "half"));
+    assert_eq!(
+        (progress.done, progress.total, progress.note.as_str()),
+        (5, 10, "half")
+    );
     outside.wait();
     assert_eq!(handle.cancel().unwrap(), Cancel::AskedToStop);
     assert!(matches!(handle.wait().unwrap(), Finished::Cancelled { .. }));
-    assert_eq!(handle.cancel().unwrap(), Cancel::AlreadyFinished(State::Cancelled));
-    let seen: Vec<What> = std::iter::from_fn(|| events.try_recv()).map(|e| e.what).collect();
+    assert_eq!(
+        handle.cancel().unwrap(),
+        Cancel::AlreadyFinished(State::Cancelled)
+    );
+    let seen: Vec<What> = std::iter::from_fn(|| events.try_recv())
+        .map(|e| e.what)
+        .collect();
     let note = "half".to_owned();
-    let expected =
-        [What::Enqueued, What::Claimed, What::Progress { done: 5, total: 10, note }, What::Cancelled];
+    let expected = [
+        What::Enqueued,
+        What::Claimed,
+        What::Progress {
+            done: 5,
+            total: 10,
+            note,
+        },
+        What::Cancelled,
+    ];
     assert_eq!(seen, expected);
     assert_eq!(events.missed(), 0);
 }
@@ -172,11 +256,15 @@ fn a_slow_subscriber_holds_nobody_up() {
     let engine = Engine::in_memory().handle(upper).open().unwrap();
     let slow = engine.subscribe(2);
     let (send, receive) = std::sync::mpsc::channel();
-    let subscription = engine.on_event(move |event| send.send((event.id, event.what.clone())).unwrap_or(())).unwrap();
+    let subscription = engine
+        .on_event(move |event| send.send((event.id, event.what.clone())).unwrap_or(()))
+        .unwrap();
     let handle = engine.enqueue(text("a")).unwrap();
     let (one, of_this) = std::sync::mpsc::channel();
     let other = engine.enqueue(text("b")).unwrap();
-    let _mine = handle.on_change(move |event| one.send(event.id).unwrap_or(())).unwrap();
+    let _mine = handle
+        .on_change(move |event| one.send(event.id).unwrap_or(()))
+        .unwrap();
     handle.wait().unwrap();
     other.wait().unwrap();
     while receive.recv_timeout(MINUTE).unwrap() != (other.id(), What::Completed) {}
@@ -189,7 +277,12 @@ fn a_slow_subscriber_holds_nobody_up() {
 #[test]
 fn own_threads_claim_settle_and_give_back() {
     let engine = Engine::in_memory().open().unwrap();
-    assert!(engine.claim::<Number>("default", Duration::ZERO).unwrap().is_none());
+    assert!(
+        engine
+            .claim::<Number>("default", Duration::ZERO)
+            .unwrap()
+            .is_none()
+    );
     let handle = engine.enqueue(Number { number: 4 }).unwrap();
     let claim = engine.claim::<Number>("default", MINUTE).unwrap().unwrap();
     let first = claim.number();
@@ -197,7 +290,10 @@ fn own_threads_claim_settle_and_give_back() {
     drop(claim);
     let claim = engine.claim::<Number>("default", MINUTE).unwrap().unwrap();
     assert!(claim.number() > first && claim.job().unwrap().number == 4);
-    assert_eq!(engine.change(handle.id()).complete::<Number>(&99).unwrap(), Changed::Done);
+    assert_eq!(
+        engine.change(handle.id()).complete::<Number>(&99).unwrap(),
+        Changed::Done
+    );
     assert!(!claim.heartbeat());
     assert!(!claim.complete(&1).unwrap(), "fenced: the job has moved on");
     assert_eq!(handle.wait().unwrap(), Finished::Completed(99));
@@ -234,7 +330,11 @@ fn every_sort_of_pool_runs_jobs() {
         let ids = batch.enqueue().unwrap();
         assert!(engine.wait_until_idle(MINUTE).unwrap(), "{name}");
         let last = engine.handle::<Number>(ids[299].0).unwrap().unwrap();
-        assert_eq!(last.wait().unwrap(), Finished::Completed(299 * 298 / 2), "{name}");
+        assert_eq!(
+            last.wait().unwrap(),
+            Finished::Completed(299 * 298 / 2),
+            "{name}"
+        );
     }
 }
 
@@ -255,7 +355,11 @@ fn a_dropped_task_goes_back() {
         .open()
         .unwrap();
     let handle = engine.enqueue(Number { number: 0 }).unwrap();
-    assert_eq!(handle.wait().unwrap(), Finished::Completed(1), "no handler saw the first three");
+    assert_eq!(
+        handle.wait().unwrap(),
+        Finished::Completed(1),
+        "no handler saw the first three"
+    );
     assert_eq!(dropped.load(Ordering::SeqCst), 4);
 }
 
@@ -264,11 +368,24 @@ fn a_dropped_task_goes_back() {
 fn what_is_not_a_job_survives_the_jobs() {
     let dir = tempfile::tempdir().unwrap();
     let store = dir.path().join("store");
-    let open = || Engine::builder(&store).queue(Queue::new("default").keep_finished(10)).handle(upper).open().unwrap();
+    let open = || {
+        Engine::builder(&store)
+            .queue(Queue::new("default").keep_finished(10))
+            .handle(upper)
+            .open()
+            .unwrap()
+    };
     let engine = open();
     engine.queue("held").pause().unwrap();
     engine.queue("held").set_concurrency(Some(3)).unwrap();
-    engine.job(text("a")).key("only-once").enqueue().unwrap().handle().wait().unwrap();
+    engine
+        .job(text("a"))
+        .key("only-once")
+        .enqueue()
+        .unwrap()
+        .handle()
+        .wait()
+        .unwrap();
     for _ in 0..40 {
         let mut batch = engine.batch();
         batch.extend((0..500).map(|_| text(&"long enough to fill entries ".repeat(10))));
@@ -279,7 +396,11 @@ fn what_is_not_a_job_survives_the_jobs() {
         assert_eq!(engine.change(job.id).delete().unwrap(), Delete::Deleted);
     }
     let before = engine.stats().unwrap();
-    assert!(before.journal_bytes < 6 << 20, "compacted: {} bytes", before.journal_bytes);
+    assert!(
+        before.journal_bytes < 6 << 20,
+        "compacted: {} bytes",
+        before.journal_bytes
+    );
     engine.shutdown(MINUTE).unwrap();
 
     let engine = open();
@@ -290,7 +411,11 @@ fn what_is_not_a_job_survives_the_jobs() {
     assert_eq!((held.paused, held.concurrency), (true, Some(3)));
     let again = engine.job(text("b")).key("only-once").enqueue().unwrap();
     assert!(!again.is_new() && again.handle().id().number() == 1);
-    assert_eq!(engine.enqueue(text("c")).unwrap().id().number(), 20_002, "ids are never used again");
+    assert_eq!(
+        engine.enqueue(text("c")).unwrap().id().number(),
+        20_002,
+        "ids are never used again"
+    );
 }
 
 /// Drain finishes what runs and takes nothing new; shutdown gives back what does not obey; a hook sees it all.
@@ -318,8 +443,14 @@ fn drain_and_shutdown_keep_their_word() {
     let first = engine.enqueue(Number { number: 1 }).unwrap();
     let second = engine.enqueue(Number { number: 2 }).unwrap();
     inside.wait();
-    assert_eq!(engine.drain(Duration::ZERO).unwrap(), Drained::StillRunning(vec![first.id()]));
-    assert!(matches!(engine.enqueue(Number { number: 3 }), Err(jobsled::Error::Draining)));
+    assert_eq!(
+        engine.drain(Duration::ZERO).unwrap(),
+        Drained::StillRunning(vec![first.id()])
+    );
+    assert!(matches!(
+        engine.enqueue(Number { number: 3 }),
+        Err(jobsled::Error::Draining)
+    ));
     release.wait();
     assert_eq!(engine.drain(MINUTE).unwrap(), Drained::Finished);
     assert_eq!(second.state().unwrap(), Some(State::Ready));
@@ -327,7 +458,7 @@ fn drain_and_shutdown_keep_their_word() {
     assert_eq!(*ends.lock().unwrap(), [AttemptEnd::Completed]);
     assert!(matches!(engine.stats(), Err(jobsled::Error::Closed)));
 
-    let (i, _) = (inside.clone(), ());
+    let i = inside.clone();
     let engine = Engine::builder(&store)
         .handle(move |job: Number, cx: &Context| {
             i.wait();
@@ -353,7 +484,9 @@ fn a_stalled_handler_loses_its_job_and_its_answer_is_refused() {
         Stalls,
         kind = "stalls",
         output = u32,
-        defaults = JobDefaults::new().stall_timeout(Duration::from_secs(30)).backoff(Backoff::fixed(Duration::ZERO))
+        defaults = JobDefaults::new()
+            .stall_timeout(Duration::from_secs(30))
+            .backoff(Backoff::fixed(Duration::ZERO))
     );
     let clock = jobsled::ManualClock::at(1_700_000_000_000);
     let (inside, release) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
@@ -380,7 +513,11 @@ fn a_stalled_handler_loses_its_job_and_its_answer_is_refused() {
     clock.advance(Duration::from_secs(30));
     engine.stats().unwrap();
     clock.advance(Duration::from_secs(5));
-    assert_eq!(handle.wait().unwrap(), Finished::Completed(2), "on a new thread in the stalled one's place");
+    assert_eq!(
+        handle.wait().unwrap(),
+        Finished::Completed(2),
+        "on a new thread in the stalled one's place"
+    );
     let health = engine.health();
     assert_eq!((health.pools[0].replaced, health.pools[0].lost), (1, 0));
     assert!(health.is_well());
@@ -409,17 +546,44 @@ fn payloads_upgrade_are_read_in_place_and_run_inline() {
     let dir = tempfile::tempdir().unwrap();
     let store = dir.path().join("store");
     let engine = Engine::builder(&store).open().unwrap();
-    let old = engine.enqueue(PersonV1 { name: "Ada".into() }).unwrap().id();
+    let old = engine
+        .enqueue(PersonV1 { name: "Ada".into() })
+        .unwrap()
+        .id();
     engine.shutdown(MINUTE).unwrap();
     let engine = Engine::builder(&store)
         .handle_view::<Person>(|person, _| Ok(format!("{} {:?}", person.name, person.age.as_ref())))
-        .upgrade(1, |old: PersonV1| Person { name: old.name, age: None })
+        .upgrade(1, |old: PersonV1| Person {
+            name: old.name,
+            age: None,
+        })
         .open()
         .unwrap();
-    assert_eq!(engine.handle::<Person>(old).unwrap().unwrap().wait().unwrap(), Finished::Completed("Ada None".into()));
-    let new = engine.enqueue(Person { name: "Bob".into(), age: Some(7) }).unwrap();
-    assert_eq!(new.wait().unwrap(), Finished::Completed("Bob Some(7)".into()));
-    let inline = engine.run_inline(&Person { name: "Eve".into(), age: None }).unwrap();
+    assert_eq!(
+        engine
+            .handle::<Person>(old)
+            .unwrap()
+            .unwrap()
+            .wait()
+            .unwrap(),
+        Finished::Completed("Ada None".into())
+    );
+    let new = engine
+        .enqueue(Person {
+            name: "Bob".into(),
+            age: Some(7),
+        })
+        .unwrap();
+    assert_eq!(
+        new.wait().unwrap(),
+        Finished::Completed("Bob Some(7)".into())
+    );
+    let inline = engine
+        .run_inline(&Person {
+            name: "Eve".into(),
+            age: None,
+        })
+        .unwrap();
     assert_eq!(inline.unwrap(), "Eve None");
     assert_eq!(Person::VERSION, 2);
 }
@@ -429,7 +593,9 @@ fn payloads_upgrade_are_read_in_place_and_run_inline() {
 #[test]
 fn json_jobs_by_name_and_value() {
     use serde_json::json;
-    #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize, serde::Serialize, serde::Deserialize)]
+    #[derive(
+        rkyv::Archive, rkyv::Serialize, rkyv::Deserialize, serde::Serialize, serde::Deserialize,
+    )]
     struct Add {
         a: u32,
         b: u32,
@@ -438,24 +604,46 @@ fn json_jobs_by_name_and_value() {
     let dir = tempfile::tempdir().unwrap();
     let store = dir.path().join("store");
     let engine = Engine::builder(&store).open().unwrap();
-    let parked = engine.json("add", &json!({"a": 1, "b": 2})).enqueue().unwrap();
+    let parked = engine
+        .json("add", &json!({"a": 1, "b": 2}))
+        .enqueue()
+        .unwrap();
     assert!(engine.jobs().list().unwrap()[0].parked);
     let id = parked.handle().id();
     engine.shutdown(MINUTE).unwrap();
     let engine = Engine::builder(&store)
         .handle(|job: Add, _: &Context| Ok(job.a + job.b))
         .accept_json::<Add>()
-        .handle_json("shout", |value, _| Ok(json!(value.as_str().unwrap_or("").to_uppercase())))
+        .handle_json("shout", |value, _| {
+            Ok(json!(value.as_str().unwrap_or("").to_uppercase()))
+        })
         .open()
         .unwrap();
-    let sum = engine.json("add", &json!({"a": 20, "b": 22})).enqueue().unwrap().into_handle();
+    let sum = engine
+        .json("add", &json!({"a": 20, "b": 22}))
+        .enqueue()
+        .unwrap()
+        .into_handle();
     assert_eq!(sum.wait().unwrap(), Finished::Completed(json!(42)));
-    let shout = engine.json("shout", &json!("hey")).enqueue().unwrap().into_handle();
+    let shout = engine
+        .json("shout", &json!("hey"))
+        .enqueue()
+        .unwrap()
+        .into_handle();
     assert_eq!(shout.wait().unwrap(), Finished::Completed(json!("HEY")));
-    let bad = engine.json("add", &json!({"a": "x"})).enqueue().unwrap().into_handle();
-    assert!(matches!(bad.wait().unwrap(), Finished::Dead(ended) if ended.reason == DeadReason::Discarded));
+    let bad = engine
+        .json("add", &json!({"a": "x"}))
+        .enqueue()
+        .unwrap()
+        .into_handle();
+    assert!(
+        matches!(bad.wait().unwrap(), Finished::Dead(ended) if ended.reason == DeadReason::Discarded)
+    );
     assert!(engine.wait_until_idle(MINUTE).unwrap());
-    assert_eq!(engine.details(id).unwrap().unwrap().info.state, State::Completed);
+    assert_eq!(
+        engine.details(id).unwrap().unwrap().info.state,
+        State::Completed
+    );
     let typed = engine.enqueue(Add { a: 1, b: 1 }).unwrap();
     assert_eq!(typed.wait().unwrap(), Finished::Completed(2));
 }
@@ -468,7 +656,12 @@ fn retention_tickets_and_waits() {
         .handle(upper)
         .open()
         .unwrap();
-    let mut ticket = engine.job(text("t")).queue("few").on_crash(OnCrash::Dead).enqueue_nowait().unwrap();
+    let mut ticket = engine
+        .job(text("t"))
+        .queue("few")
+        .on_crash(OnCrash::Dead)
+        .enqueue_nowait()
+        .unwrap();
     while !ticket.is_durable() {}
     let handle = ticket.wait().unwrap().into_handle();
     handle.wait().unwrap();

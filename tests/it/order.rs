@@ -1,7 +1,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use jobsled::{Clock, Context, Engine, ManualClock, Pool, Priority, Queue, State, SystemClock, job, rkyv};
+use jobsled::{
+    Clock, Context, Engine, ManualClock, Pool, Priority, Queue, State, SystemClock, job, rkyv,
+};
 
 #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 struct Numbered {
@@ -9,7 +11,7 @@ struct Numbered {
 }
 job!(Numbered, kind = "numbered");
 
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 /// 10,000 jobs of random priority and one worker: they run in the sorted order, equals as enqueued.
 #[test]
@@ -53,7 +55,9 @@ fn nothing_starts_early() {
     let engine = Engine::in_memory()
         .handle(move |job: Numbered, _: &Context| {
             let now = u64::try_from(SystemClock.now().wall_ms)?;
-            log.lock().unwrap().push(i128::from(now) - i128::from(job.number));
+            log.lock()
+                .unwrap()
+                .push(i128::from(now) - i128::from(job.number));
             Ok(())
         })
         .open()
@@ -62,14 +66,21 @@ fn nothing_starts_early() {
     for n in 0..200 {
         let at_ms = start + 20 + n * 3;
         let at = SystemTime::UNIX_EPOCH + Duration::from_millis(at_ms);
-        engine.job(Numbered { number: at_ms }).at(at).enqueue().unwrap();
+        engine
+            .job(Numbered { number: at_ms })
+            .at(at)
+            .enqueue()
+            .unwrap();
     }
     assert!(engine.wait_until_idle(MINUTE).unwrap());
     let mut late = late.lock().unwrap().clone();
     late.sort_unstable();
     assert_eq!(late.len(), 200);
     assert!(late[0] >= 0, "{} ms early", -late[0]);
-    println!("lateness in ms: median {}, p99 {}, most {}", late[100], late[198], late[199]);
+    println!(
+        "lateness in ms: median {}, p99 {}, most {}",
+        late[100], late[198], late[199]
+    );
 }
 
 /// A manual clock drives a whole engine with its threads: nothing runs until time is moved.
@@ -81,12 +92,21 @@ fn a_manual_clock_drives_the_engine() {
         .handle(|_: Numbered, _: &Context| Ok(()))
         .open()
         .unwrap();
-    let wait = Duration::from_secs(3600);
-    let handle = engine.job(Numbered { number: 1 }).after(wait).enqueue().unwrap().into_handle();
-    clock.advance(wait - Duration::from_millis(1));
+    let wait = Duration::from_hours(1);
+    let handle = engine
+        .job(Numbered { number: 1 })
+        .after(wait)
+        .enqueue()
+        .unwrap()
+        .into_handle();
+    clock.advance(wait.saturating_sub(Duration::from_millis(1)));
     assert_eq!(handle.state().unwrap(), Some(State::Scheduled));
     clock.step_wall(86_400_000);
-    assert_eq!(handle.state().unwrap(), Some(State::Scheduled), "setting the clock is no passing of time");
+    assert_eq!(
+        handle.state().unwrap(),
+        Some(State::Scheduled),
+        "setting the clock is no passing of time"
+    );
     clock.advance(Duration::from_millis(1));
     handle.wait().unwrap();
 }
@@ -107,16 +127,17 @@ fn clock_steps_lose_and_double_nothing() {
         .unwrap();
     let start = clock.now().wall_ms;
     for n in 0..100_u64 {
-        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(start).unwrap() + n * 60_000);
+        let at = SystemTime::UNIX_EPOCH
+            + Duration::from_millis(u64::try_from(start).unwrap() + n * 60_000);
         engine.job(Numbered { number: n }).at(at).enqueue().unwrap();
     }
     for by_ms in [3_600_000, -3_600_000, -3_600_000, 3_600_000] {
         clock.step_wall(by_ms);
-        clock.advance(Duration::from_secs(600));
+        clock.advance(Duration::from_mins(10));
         engine.stats().unwrap();
     }
     while engine.jobs().state(State::Scheduled).count().unwrap() > 0 {
-        clock.advance(Duration::from_secs(600));
+        clock.advance(Duration::from_mins(10));
         engine.stats().unwrap();
     }
     assert!(engine.wait_until_idle(MINUTE).unwrap());
@@ -125,7 +146,9 @@ fn clock_steps_lose_and_double_nothing() {
     let numbers: Vec<u64> = runs.iter().map(|(number, _)| *number).collect();
     assert_eq!(numbers, (0..100).collect::<Vec<_>>(), "each once");
     // A job may begin just before the clock is set back under its feet; by the clock of its claim it was due.
-    let early = runs.iter().filter(|(n, at)| *at + 3_600_000 < start + i64::try_from(*n).unwrap() * 60_000);
+    let early = runs
+        .iter()
+        .filter(|(n, at)| *at + 3_600_000 < start + i64::try_from(*n).unwrap() * 60_000);
     assert_eq!(early.count(), 0);
 }
 
