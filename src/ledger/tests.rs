@@ -4,6 +4,8 @@
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
     clippy::similar_names,
+    clippy::match_same_arms,
+    clippy::too_many_lines,
     reason = "small numbers, made here"
 )]
 
@@ -167,7 +169,7 @@ impl Life {
     }
 
     fn state(&self, id: JobId) -> Option<State> {
-        self.ledger.record(id).map(|r| r.state())
+        self.ledger.record(id).map(Record::state)
     }
 
     fn row(&self, id: JobId) -> Row {
@@ -792,7 +794,7 @@ fn random_life(seed: u64, steps: usize) {
                 expected.state = State::Ready;
             }
             let row = life.row(JobId::from_number(*id));
-            let claim = row.claim.map_or(0, |c| c.number());
+            let claim = row.claim.map_or(0, crate::job::ClaimNumber::number);
             let due_ms = if row.state.is_finished() {
                 expected.due_ms
             } else {

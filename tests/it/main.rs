@@ -13,5 +13,7 @@ mod bad_input;
 /// The program `jobsled demo`.
 #[cfg(feature = "cli")]
 mod cli_demo;
+/// Stores of released versions keep their meaning.
+mod format;
 /// Time limits, order and time as seen from outside.
 mod order;
