@@ -495,11 +495,11 @@ impl EngineBuilder {
             opener: std::process::id(),
             pool_health: Mutex::new(health.collect()),
             next_token: AtomicU64::new(1),
-            threads: Mutex::default(),
+            writer: Mutex::default(),
         });
         let engine = Engine::new(shared.clone());
         watchdog.start(self.clock)?;
-        shared.threads.lock().push(spawn_writer(core, commands)?);
+        *shared.writer.lock() = Some(spawn_writer(core, commands)?);
         for ((pool, outs), slot) in pools.into_iter().zip(outs).zip(&slots) {
             let worker = Worker {
                 registry: registry.clone(),

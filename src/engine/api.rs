@@ -92,8 +92,8 @@ pub(crate) struct Shared {
     /// Emptied at shutdown: the closures hold the pools, and those hold this.
     pub(crate) pool_health: Mutex<Vec<Arc<dyn Fn() -> PoolHealth + Send + Sync>>>,
     pub(crate) next_token: AtomicU64,
-    /// The writer, and the pools' slots: joined at shutdown.
-    pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Joined at shutdown, so that the files are closed when it returns.
+    pub(crate) writer: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// Shuts the engine down when the last clone goes.
@@ -394,22 +394,15 @@ impl Shared {
         let given_back = self.ask(|reply| Command::Shutdown { until, reply });
         self.watchdog.close();
         self.pool_health.lock().clear();
-        // Slots that hang are not waited for; the writer has ended, and the idle slots end now.
-        let threads = std::mem::take(&mut *self.threads.lock());
-        let here = std::thread::current().id();
-        for thread in threads {
-            if thread.thread().id() != here && (thread.is_finished() || is_writer(&thread)) {
-                drop(thread.join());
-            }
+        let writer = self.writer.lock().take();
+        // A writer that hangs in a commit is not waited for.
+        if let (Some(writer), Ok(_)) = (writer, &given_back) {
+            drop(writer.join());
         }
         Ok(ShutdownReport {
             given_back: given_back?,
         })
     }
-}
-
-fn is_writer(thread: &JoinHandle<()>) -> bool {
-    thread.thread().name() == Some("jobsled-writer")
 }
 
 impl fmt::Debug for Shared {

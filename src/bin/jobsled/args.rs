@@ -31,7 +31,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct DemoArgs {
-    /// The files to hash; directories named `.*` and `target` in it are left out
+    /// The files to hash. Directories in it named `.*` and `target` are left out, and other file systems
     #[arg(default_value = ".")]
     pub(crate) dir: PathBuf,
     /// How often the process is killed

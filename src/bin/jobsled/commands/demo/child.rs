@@ -29,7 +29,7 @@ const PRODUCERS: usize = 4;
 /// Each of them enqueues so many jobs one by one, then so many in a batch.
 const SINGLES: usize = 8;
 const BATCH: usize = 32;
-/// More than the events of all jobs between two looks of the thread that reads them.
+/// Events that wait to be noted.
 const EVENTS_MAX: usize = 1 << 16;
 /// For handlers that run when the work is over; none does.
 const GRACE: Duration = Duration::from_secs(5);
@@ -51,17 +51,14 @@ pub(crate) fn run(args: &DemoChildArgs) -> Result<Verdict, Failure> {
     let events = engine.subscribe(EVENTS_MAX);
     let earlier = notes.remember(&place, args.life)?;
     thread::scope(|scope| {
-        let watching = scope.spawn(|| note_events(&events, &notes));
+        scope.spawn(|| note_events(&events, &notes));
         let worked = work(&engine, &paths, args.jobs, &earlier, &notes).map(|()| {
             tell(&Report::Done);
             may_end.recv().ok();
         });
         // Ends the events too.
         let closed = engine.shutdown(GRACE).map_err(|e| in_engine(&e));
-        let watched = watching
-            .join()
-            .unwrap_or_else(|_| Err(Failure::NotWell("a thread panicked".to_owned())));
-        worked.and(closed.map(drop)).and(watched)
+        worked.and(closed)
     })?;
     Ok(Verdict::Well)
 }
@@ -223,17 +220,13 @@ fn wait(handle: &Handle<Option<Hash>>, notes: &Notes) -> Result<(), Failure> {
     Ok(())
 }
 
-fn note_events(events: &Events, notes: &Notes) -> Result<(), Failure> {
+/// Until the engine is closed. An event that is missed costs nothing: what is not known to be completed is
+/// waited for.
+fn note_events(events: &Events, notes: &Notes) {
     while let Some(event) = events.recv() {
         if event.what == What::Completed {
             notes.completed(event.id, Told::ByEvent);
         }
-    }
-    match events.missed() {
-        0 => Ok(()),
-        missed => Err(Failure::CannotRun(format!(
-            "{missed} events were not heard in time"
-        ))),
     }
 }
 

@@ -168,7 +168,8 @@ impl Parent<'_> {
 
     fn trouble(&self, why: &str) -> End {
         let log = std::fs::read_to_string(self.place.child_log()).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
+        // The frames of a backtrace are indented; they are in the log for whoever needs them.
+        let lines: Vec<&str> = log.lines().filter(|line| !line.starts_with(' ')).collect();
         let last = lines
             .get(lines.len().saturating_sub(LAST_WORDS)..)
             .unwrap_or_default()

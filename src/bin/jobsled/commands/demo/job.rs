@@ -6,6 +6,8 @@ use std::path::Path;
 
 use jobsled::{Engine, EngineBuilder, JobDefaults, OnCrash, Queue, job, rkyv};
 
+use super::plan::FILE_BYTES_MAX;
+
 const QUEUE: &str = "files";
 
 /// Hash one file. The output is `None` if the file could not be read (any more).
@@ -28,7 +30,8 @@ job!(
 impl HashFile {
     /// Reads the file piece by piece.
     pub(super) fn hash(&self, root: &Path) -> std::io::Result<Hash> {
-        let mut file = File::open(root.join(&self.path))?;
+        // One that has grown since it was planned is not hashed to its end.
+        let mut file = File::open(root.join(&self.path))?.take(FILE_BYTES_MAX);
         let mut hasher = blake3::Hasher::new();
         let mut piece = vec![0; 64 << 10];
         loop {

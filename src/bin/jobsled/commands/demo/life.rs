@@ -75,9 +75,12 @@ impl Life {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log);
-        // Ctrl-C is for the parent: the child notices its death, and cleans up.
         #[cfg(unix)]
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        {
+            use std::os::unix::process::CommandExt;
+            // Ctrl-C is for the parent: the child notices its death, and cleans up.
+            command.process_group(0).arg0("jobsled");
+        }
 
         let started = steady();
         let mut child = command.spawn().map_err(failed)?;

@@ -9,6 +9,9 @@ use super::kills::random_seed;
 use crate::args::Leave;
 use crate::commands::Failure;
 
+/// How often a directory is emptied before it is given up.
+const CLEAN_UPS_MAX: u32 = 5;
+
 /// A directory with `store/`, the engine's, and `acks/`: plan, acknowledgements, the child's last words.
 #[derive(Debug)]
 pub(super) struct Place {
@@ -78,9 +81,12 @@ impl Place {
             return;
         }
         for dir in [self.store(), self.acks()] {
-            if let Err(e) = fs::remove_dir_all(&dir)
-                && e.kind() != ErrorKind::NotFound
-            {
+            // A child that cleans up is still at work: it may add a file to a directory that is being emptied.
+            let mut removed = remove(&dir);
+            for _ in 1..CLEAN_UPS_MAX {
+                removed = removed.or_else(|_| remove(&dir));
+            }
+            if let Err(e) = removed {
                 log::warn!("could not remove {}: {e}", dir.display());
             }
         }
@@ -97,6 +103,13 @@ impl fmt::Display for Place {
             "{} (acknowledgements beside it in acks/)",
             self.store().display()
         )
+    }
+}
+
+fn remove(dir: &Path) -> std::io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
     }
 }
 

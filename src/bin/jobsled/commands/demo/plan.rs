@@ -11,7 +11,7 @@ use crate::commands::Failure;
 use crate::output;
 
 /// Larger files are left out, so that there are enough jobs to be killed in.
-const FILE_BYTES_MAX: u64 = 16 << 20;
+pub(super) const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// The work: job `n` hashes file `n % files`.
 #[derive(Debug)]
@@ -136,6 +136,7 @@ fn find(root: &Path, jobs_max: u32, bytes_max: u64) -> (Vec<Planned>, LeftOut) {
     };
     let (mut files, mut bytes) = (Vec::new(), 0);
     for entry in WalkDir::new(root)
+        .same_file_system(true)
         .sort_by_file_name()
         .into_iter()
         .filter_entry(is_wanted)

@@ -73,10 +73,10 @@ fn rows(plan: &Plan, driven: &Driven, tally: &Tally) -> Vec<Row> {
         Row::of(jobs, "completed", tally.completed),
     ];
     rows.extend(tally.faults().map(|(name, fault)| Row::fault(name, fault)));
-    let again = format!(
-        "allowed; {} of them had ended",
-        output::count(tally.ended_again)
-    );
+    let again = match tally.ended_again {
+        0 => "allowed after a kill".to_owned(),
+        ended => format!("allowed; {} of them had ended", output::count(ended)),
+    };
     rows.push(Row::fact(
         "started more than once",
         output::count(tally.started_again),

@@ -1,7 +1,7 @@
 //! What the store holds in the end, seen through the library's public face, and whether the hashes in it
 //! are right.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::commands::Failure;
 /// Jobs and outputs.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    pub(super) jobs: HashMap<u64, Stored>,
+    pub(super) jobs: BTreeMap<u64, Stored>,
     /// Completions, by the store's own count since it was made.
     pub(super) completions: u64,
     /// Files that are not as they were when the plan was made: their hashes prove nothing.

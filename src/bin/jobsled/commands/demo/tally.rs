@@ -1,6 +1,6 @@
 //! Compares what was acknowledged with what the store holds. Pure: notes and store in, faults out.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jobsled::State;
 
@@ -78,16 +78,19 @@ impl Tally {
                 *id,
             );
         }
-        // By the store's own count, which knows completions that no event told.
-        let completed = found
+        // By the store's own count, which knows completions that were not told.
+        let mut completed: HashSet<u64> = noted
+            .iter()
+            .filter(|(_, job)| job.completions > 0)
+            .map(|(id, _)| *id)
+            .collect();
+        let jobs = found
             .jobs
-            .values()
-            .filter(|job| job.state == State::Completed)
-            .count() as u64;
-        tally.completed_twice.count = tally
-            .completed_twice
-            .count
-            .max(found.completions.saturating_sub(completed));
+            .iter()
+            .filter(|(_, job)| job.state == State::Completed);
+        completed.extend(jobs.map(|(id, _)| *id));
+        let surplus = found.completions.saturating_sub(completed.len() as u64);
+        tally.completed_twice.count = tally.completed_twice.count.max(surplus);
         tally
     }
 
@@ -125,8 +128,8 @@ impl Tally {
 }
 
 /// All that was noted, by job; and the jobs of the plan that were accepted under a second id.
-fn gather(lives: &[Vec<Record>]) -> (HashMap<u64, Noted>, Fault) {
-    let mut noted: HashMap<u64, Noted> = HashMap::new();
+fn gather(lives: &[Vec<Record>]) -> (BTreeMap<u64, Noted>, Fault) {
+    let mut noted: BTreeMap<u64, Noted> = BTreeMap::new();
     let (mut ids, mut claims, mut twice) = (HashMap::new(), HashSet::new(), Fault::default());
     for (life, records) in lives.iter().enumerate() {
         for record in records {
@@ -309,7 +312,7 @@ mod tests {
             0,
             [0, 1, 0, 1, 0, 0, 0],
         );
-        check(&[life()], &[], 0, [1, 0, 0, 1, 0, 0, 0]);
+        check(&[life()], &[], 1, [1, 0, 0, 1, 0, 0, 0]);
         check(&[life()], &[(1, WELL), (2, WELL)], 2, [0, 0, 0, 0, 1, 0, 0]);
         check(
             &[life(), vec![accepted(2, 0)]],

@@ -1,0 +1,150 @@
+//! The group's part for claims: who gets a job, and what is taken back before a handler began.
+
+use std::sync::Arc;
+
+use super::command::Settle;
+use super::core::{Core, Run, Target};
+use super::handout::{Live, Stage};
+use crate::error::{Error, Result};
+use crate::job::JobId;
+use crate::ledger::{Outcome, Pick};
+
+impl Core {
+    /// True if the job was handed out, not begun, and is now ready again.
+    pub(super) fn take_back(&mut self, id: JobId) -> Result<bool> {
+        let Some(run) = self.running.get(&id).filter(|run| run.live.take_back()) else {
+            return Ok(false);
+        };
+        let outcome = Outcome::GivenBack { started: false };
+        self.settle(Settle {
+            id,
+            claim: run.claim,
+            outcome,
+            ran_us: 0,
+            reply: None,
+        })?;
+        Ok(true)
+    }
+
+    pub(super) fn take_back_all(&mut self, queue: Option<&str>) -> Result<()> {
+        let in_queue = |id: &JobId| {
+            let record = self.ledger.record(*id);
+            queue.is_none_or(|name| record.is_some_and(|r| self.ledger.queue_name(r.queue) == name))
+        };
+        let mut ids: Vec<JobId> = self.running.keys().copied().filter(in_queue).collect();
+        ids.sort_unstable(); // the same order in every run
+        for id in ids {
+            self.take_back(id)?;
+        }
+        Ok(())
+    }
+
+    /// A job of higher priority must not wait behind lower ones that were claimed ahead.
+    pub(super) fn take_back_outranked(&mut self, pool: usize) -> Result<()> {
+        let heads: Vec<_> = self.ledger.heads(pool).collect();
+        for (queue, head) in heads {
+            loop {
+                let Some(link) = self.pools.get_mut(pool) else {
+                    return Ok(());
+                };
+                while link
+                    .handed
+                    .back()
+                    .is_some_and(|(.., live)| live.stage() != Stage::Waiting)
+                {
+                    link.handed.pop_back();
+                }
+                let outranked = link.handed.iter().rev().find(|(q, priority, live)| {
+                    *q == queue && *priority < head.priority.0 && live.stage() == Stage::Waiting
+                });
+                let Some(id) = outranked.map(|(.., live)| live.id) else {
+                    break;
+                };
+                if !self.take_back(id)? {
+                    break; // it has just begun
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn claim_for_pool(&mut self, pool: usize) -> Result<()> {
+        let Some(link) = self.pools.get_mut(pool) else {
+            return Ok(());
+        };
+        let begun = link.outs.take_begun();
+        // About as much ahead as the pool begins during one sync; at once down when jobs are long.
+        link.ahead = (begun * 2).clamp(link.ahead / 2, link.ahead_max);
+        if begun == 0 {
+            link.ahead = 0;
+        }
+        let room = (link.slots + link.ahead).saturating_sub(link.outstanding);
+        for _ in 0..room {
+            let Pick::Job(key, queue) = self.ledger.pick(pool) else {
+                break;
+            };
+            let live = self.claim(key.id, Some(pool))?;
+            self.ledger.turn_taken(queue);
+            if let Some(link) = self.pools.get_mut(pool) {
+                link.outstanding += 1;
+                while link
+                    .handed
+                    .front()
+                    .is_some_and(|(.., live)| live.stage() != Stage::Waiting)
+                {
+                    link.handed.pop_front();
+                }
+                link.handed.push_back((queue, key.priority.0, live));
+            }
+            self.pending.claims.push((key.id, Target::Pool(pool)));
+        }
+        Ok(())
+    }
+
+    pub(super) fn claim_for_hands(&mut self) -> Result<()> {
+        for wanted in std::mem::take(&mut self.hand_claims) {
+            match self.ledger.pick_kind(&wanted.queue, wanted.kind) {
+                Pick::Job(key, queue) => {
+                    let live = self.claim(key.id, None)?;
+                    live.start(self.now.steady);
+                    self.ledger.turn_taken(queue);
+                    self.pending
+                        .claims
+                        .push((key.id, Target::Hand(wanted.reply)));
+                }
+                _ if wanted.until <= self.now.steady => {
+                    self.answer(move |fate| wanted.reply.send(fate.of(None)));
+                }
+                _ => self.hand_claims.push(wanted),
+            }
+        }
+        Ok(())
+    }
+
+    /// Claims a job that was picked. I6: the claim is in the journal before any handler sees it.
+    fn claim(&mut self, id: JobId, pool: Option<usize>) -> Result<Arc<Live>> {
+        let bug = || Error::Bug(format!("job {id} was picked and cannot be claimed"));
+        let (claim, event) = self.ledger.claim(id).ok_or_else(bug)?;
+        self.push(&event)?;
+        let policy = self.ledger.policy(self.ledger.record(id).ok_or_else(bug)?);
+        let (time_limit_ms, stall_timeout_ms) = match pool {
+            Some(_) => (policy.time_limit_ms, policy.stall_timeout_ms),
+            None => (0, crate::job::millis(self.limits.lock_timeout)),
+        };
+        let live = Arc::new(Live::new(id, time_limit_ms, stall_timeout_ms));
+        if time_limit_ms > 0 || stall_timeout_ms > 0 {
+            self.limited.insert(id);
+        }
+        let place = self.places.take();
+        self.running.insert(
+            id,
+            Run {
+                claim,
+                pool,
+                place,
+                live: live.clone(),
+            },
+        );
+        Ok(live)
+    }
+}

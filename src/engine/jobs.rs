@@ -1,0 +1,198 @@
+//! The group's part for jobs and queues: storing, settling, changing.
+
+use std::time::Duration;
+
+use super::command::Settle;
+use super::core::{Core, Mode};
+use super::handout::Asked;
+use crate::error::{Error, Result};
+use crate::job::{Content, JobId, NewJob};
+use crate::ledger::{
+    ChangeAnswer, ChangeKind, History, Outcome, Placed, Record, SettleAnswer, Settling,
+};
+
+/// How often free space is looked at.
+const DISK_LOOK_EVERY: Duration = Duration::from_secs(1);
+
+impl Core {
+    pub(super) fn enqueue(&mut self, jobs: &[NewJob]) -> Result<Result<Vec<Placed>>> {
+        let refusal = if self.mode == Mode::Open {
+            self.disk_refusal()
+        } else {
+            Some(Error::Draining)
+        };
+        let decided = match refusal {
+            Some(error) => Err(error),
+            None => self.ledger.enqueue(jobs, self.now.wall_ms),
+        };
+        match decided {
+            Ok((placed, events)) => {
+                for event in &events {
+                    self.push(event)?;
+                }
+                let twice = jobs
+                    .iter()
+                    .zip(&placed)
+                    .filter(|(_, placed)| !placed.is_new);
+                self.pending
+                    .files
+                    .extend(twice.filter_map(|(job, _)| file_of(&job.payload)));
+                Ok(Ok(placed))
+            }
+            Err(error) => {
+                self.pending
+                    .files
+                    .extend(jobs.iter().filter_map(|job| file_of(&job.payload)));
+                Ok(Err(error))
+            }
+        }
+    }
+
+    /// New jobs are refused below the floor; what exists can still be claimed, settled and cancelled.
+    fn disk_refusal(&mut self) -> Option<Error> {
+        let dir = self.disk.dir.as_ref()?;
+        let floor = self.limits.disk_floor;
+        let space = &mut self.free_space;
+        let due = space
+            .looked_at
+            .is_none_or(|at| self.now.steady.saturating_sub(at) >= DISK_LOOK_EVERY)
+            || space.written_since > floor / 8;
+        if due {
+            space.looked_at = Some(self.now.steady);
+            space.written_since = 0;
+            // A file system that cannot tell is taken to have room.
+            space.free = crate::sys::files::free_bytes(dir).unwrap_or(u64::MAX);
+        }
+        (space.free < floor).then(|| Error::DiskFull {
+            path: dir.clone(),
+            free: space.free,
+            floor,
+        })
+    }
+
+    pub(super) fn settle(&mut self, settle: Settle) -> Result<()> {
+        let Settle {
+            id,
+            claim,
+            outcome,
+            ran_us,
+            reply,
+        } = settle;
+        let earlier = match outcome {
+            Outcome::GivenBack { .. } | Outcome::Snoozed { .. } => None,
+            _ => self.history(id)?,
+        };
+        let seed = xxhash_rust::xxh3::xxh3_64_with_seed(&claim.to_le_bytes(), self.jitter_seed);
+        let settling = Settling {
+            id,
+            claim,
+            outcome: &outcome,
+            earlier,
+            ran_us,
+            seed,
+        };
+        let (answer, event) = self.ledger.settle(settling, self.now.wall_ms);
+        if let Some(event) = event {
+            self.push(&event)?;
+            self.let_go(id, claim);
+        }
+        if answer == SettleAnswer::LeaseLost {
+            if !matches!(outcome, Outcome::GivenBack { .. }) {
+                self.late_answers += 1;
+                log::warn!(
+                    "job {id}: the answer of claim {claim} came after its lease was lost; refused"
+                );
+            }
+            if let Outcome::Completed(output) = &outcome {
+                self.pending.files.extend(file_of(output));
+            }
+        }
+        if let Some(reply) = reply {
+            self.answer(move |fate| reply.send(fate.of(answer == SettleAnswer::Settled)));
+        }
+        Ok(())
+    }
+
+    /// The job is in nobody's hands any more.
+    fn let_go(&mut self, id: JobId, claim: u64) {
+        if self.running.get(&id).is_some_and(|run| run.claim == claim)
+            && let Some(run) = self.running.remove(&id)
+        {
+            self.limited.remove(&id);
+            self.pending.places.push(run.place);
+            if let Some(pool) = run.pool.and_then(|pool| self.pools.get_mut(pool)) {
+                pool.outstanding -= 1;
+            }
+        }
+    }
+
+    pub(super) fn change(&mut self, id: JobId, wish: &ChangeKind) -> Result<ChangeAnswer> {
+        // A job that no handler has begun is the writer's to take back.
+        if !matches!(wish, ChangeKind::Complete { .. }) {
+            self.take_back(id)?;
+        }
+        let earlier = self.history(id)?;
+        let (answer, events) = self.ledger.change_job(id, wish, earlier, self.now.wall_ms);
+        for event in &events {
+            self.push(event)?;
+        }
+        match (answer, wish) {
+            (ChangeAnswer::IsRunning, ChangeKind::Cancel { reason }) => {
+                if let Some(run) = self.running.get(&id) {
+                    run.live.ask(Asked::Cancelled, reason, self.now.steady);
+                }
+            }
+            (ChangeAnswer::Done, ChangeKind::Complete { .. }) => {
+                if let Some(run) = self.running.get(&id) {
+                    run.live
+                        .ask(Asked::LeaseLost, "completed from outside", self.now.steady);
+                    let claim = run.claim;
+                    self.let_go(id, claim);
+                }
+            }
+            _ => {}
+        }
+        Ok(answer)
+    }
+
+    pub(super) fn set_queue(
+        &mut self,
+        name: &str,
+        paused: Option<bool>,
+        concurrency: Option<Option<u32>>,
+    ) -> Result<()> {
+        let Some(event) = self.ledger.set_queue_control(name, paused, concurrency) else {
+            return Ok(());
+        };
+        self.push(&event)?;
+        if paused == Some(true) {
+            self.take_back_all(Some(name))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn start_draining(&mut self) -> Result<()> {
+        if self.mode == Mode::Open {
+            self.mode = Mode::Draining;
+        }
+        self.hand_claims
+            .drain(..)
+            .for_each(|claim| claim.reply.send(Ok(None)));
+        self.take_back_all(None)
+    }
+
+    /// A job's stored errors, reason and output.
+    fn history(&mut self, id: JobId) -> Result<Option<History>> {
+        match self.ledger.record(id).and_then(Record::history) {
+            Some(place) => self.history_at(place),
+            None => Ok(None),
+        }
+    }
+}
+
+fn file_of(content: &Content) -> Option<u128> {
+    match content {
+        Content::File(file) => Some(file.name),
+        Content::Inline(_) => None,
+    }
+}
