@@ -18,7 +18,9 @@ fn main() -> jobsled::Result<()> {
     let dir = std::env::temp_dir().join(format!("jobsled-basic-{}", std::process::id()));
     let engine = Engine::builder(&dir).handle(count_words).open()?;
 
-    let handle = engine.enqueue(CountWords { text: "what was acknowledged is never lost".into() })?;
+    let handle = engine.enqueue(CountWords {
+        text: "what was acknowledged is never lost".into(),
+    })?;
     println!("job {} is on stable storage", handle.id());
     match handle.wait()? {
         Finished::Completed(words) => println!("it counted {words} words"),

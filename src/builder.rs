@@ -200,12 +200,14 @@ impl EngineBuilder {
     {
         use crate::PayloadError;
         let from = |bytes: &[u8]| {
-            let job: J = serde_json::from_slice(bytes).map_err(|e| PayloadError(e.to_string()))?;
-            <J::Format as Format<J>>::encode(&job)
+            let job: J = serde_json::from_slice(bytes)
+                .map_err(|e| PayloadError::new("is not the JSON expected", e))?;
+            <J::Format as Format<J>>::encode(&job, u64::MAX)
         };
         let to = |bytes: &[u8]| {
             let output = <J::Format as Format<J::Output>>::decode(bytes)?;
-            serde_json::to_vec(&output).map_err(|e| PayloadError(e.to_string()))
+            serde_json::to_vec(&output)
+                .map_err(|e| PayloadError::new("cannot be written as JSON", e))
         };
         let added = self
             .registry
@@ -225,7 +227,7 @@ impl EngineBuilder {
     {
         let convert = move |bytes: &[u8]| {
             let old = <J::Format as Format<Old>>::decode(bytes)?;
-            <J::Format as Format<J>>::encode(&f(old))
+            <J::Format as Format<J>>::encode(&f(old), u64::MAX)
         };
         let added = self.registry.add_upgrade(J::KIND, from, Box::new(convert));
         self.note(added);
@@ -439,6 +441,7 @@ impl EngineBuilder {
 
     /// Joins the layers and starts the threads.
     fn start(self, opened: Opened, pools: Vec<Pool>, setup: Setup) -> Result<Engine> {
+        let disk_floor = self.limits.disk_floor;
         let (inbox, commands) = Inbox::new(self.inbox_jobs, self.inbox_bytes);
         let hub = Arc::new(Hub::default());
         let registry = Arc::new(self.registry);
@@ -491,6 +494,7 @@ impl EngineBuilder {
             watchdog: watchdog.clone(),
             dir,
             payload_max: self.payload_max,
+            disk_floor,
             when_full: self.when_full,
             opener: std::process::id(),
             pool_health: Mutex::new(health.collect()),

@@ -69,7 +69,7 @@ pub enum Error {
     /// `wait` was called in a handler whose own pool would have to run the job: it could wait for ever.
     #[error(
         "waiting for job {job} inside a handler of pool `{pool}` could wait for ever: enqueue a \
-         follow-up job, or let the two kinds run in different pools"
+         follow-up job, let the two kinds run in different pools, or use `wait_timeout`"
     )]
     WaitInHandler {
         /// The job waited for.
@@ -92,13 +92,18 @@ pub enum Error {
     // --- not now: nothing was written, the same call may work later ---
     /// The inbox is full (only from calls that never block).
     #[error(
-        "{waiting} jobs are waiting to be stored, the limit is {limit}: try again, or use a call that waits"
+        "{waiting} jobs with {bytes} bytes are waiting to be stored, the limits are {limit} jobs and \
+         {bytes_limit} bytes: try again, or use a call that waits. Nothing was stored"
     )]
     Full {
         /// Jobs waiting to be stored.
         waiting: usize,
-        /// The bound.
+        /// Their bytes.
+        bytes: usize,
+        /// The bound on jobs.
         limit: usize,
+        /// The bound on bytes.
+        bytes_limit: usize,
     },
     /// The engine is draining: it finishes what runs and takes nothing new.
     #[error("the engine is draining and takes no new jobs. Nothing was stored")]

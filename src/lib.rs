@@ -54,6 +54,9 @@ pub use job::{
     Backoff, ClaimNumber, DeadReason, Format, InPlace, Job, JobDefaults, JobId, JobResult, OnCrash,
     PayloadError, Priority, Rkyv, State, Stop, View,
 };
+#[cfg(feature = "lab")]
+#[doc(hidden)]
+pub use journal::lab;
 pub use ledger::{AttemptError, Counters};
 pub use rkyv;
 pub use worker::{Attempt, AttemptEnd, CancelReason, Context, Pool, Report, Task};

@@ -13,12 +13,13 @@ use parking_lot::Mutex;
 use super::command::{Command, Reply};
 use super::events::{self, Event, Events, Hub, Subscription};
 use super::inbox::{Inbox, WhenFullRule};
-use super::request::{Enqueued, Request};
+use super::request::{Decode, Enqueued, Request};
 use super::{Batch, Change, Handle, QueueControl, Watchdog};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::job::{Format, Job, JobId, Stop};
+use crate::job::{Format, Job, JobId, PayloadError, Stop, encoding_of};
 use crate::journal::Payloads;
+use crate::sys;
 
 /// A durable job engine. Clone it freely: all clones are the same engine.
 ///
@@ -87,6 +88,7 @@ pub(crate) struct Shared {
     pub(crate) watchdog: Arc<Watchdog>,
     pub(crate) dir: Option<PathBuf>,
     pub(crate) payload_max: u64,
+    pub(crate) disk_floor: u64,
     pub(crate) when_full: WhenFullRule,
     pub(crate) opener: u32,
     /// Emptied at shutdown: the closures hold the pools, and those hold this.
@@ -200,8 +202,9 @@ impl Engine {
     /// [`Error::Closed`]; [`Error::Refused`] after a failed write.
     pub fn handle<J: Job>(&self, id: JobId) -> Result<Option<Handle<J::Output>>> {
         let row = self.shared.ask(|reply| Command::Look { id, reply })?;
-        let decode = <J::Format as Format<J::Output>>::decode;
-        Ok(row.map(|row| Handle::new(self.shared.clone(), id, row.kind.into(), decode)))
+        let decode: Decode<J::Output> = <J::Format as Format<J::Output>>::decode;
+        let output = (encoding_of::<J::Format>(), decode);
+        Ok(row.map(|row| Handle::new(self.shared.clone(), id, row.kind.into(), output)))
     }
 
     /// A handle to the job that has this key; `None` if the key is free.
@@ -214,8 +217,9 @@ impl Engine {
         let id = self
             .shared
             .ask(|reply| Command::FindKey { kind, key, reply })?;
-        let decode = <J::Format as Format<J::Output>>::decode;
-        Ok(id.map(|id| Handle::new(self.shared.clone(), id, J::KIND.into(), decode)))
+        let decode: Decode<J::Output> = <J::Format as Format<J::Output>>::decode;
+        let output = (encoding_of::<J::Format>(), decode);
+        Ok(id.map(|id| Handle::new(self.shared.clone(), id, J::KIND.into(), output)))
     }
 
     /// Controls of a queue: pause, resume, cap.
@@ -253,14 +257,9 @@ impl Engine {
     ///
     /// [`Error::NoHandler`]; [`Error::Payload`].
     pub fn run_inline<J: Job>(&self, job: &J) -> Result<Result<J::Output, Stop>> {
-        let payload_error = |what| {
-            move |e: crate::PayloadError| Error::Payload {
-                what,
-                kind: J::KIND.to_owned(),
-                reason: e.to_string(),
-            }
-        };
-        let bytes = <J::Format as Format<J>>::encode(job).map_err(payload_error("payload"))?;
+        let payload_error = |what| move |e| self.shared.payload_error(what, J::KIND, e);
+        let bytes = <J::Format as Format<J>>::encode(job, self.shared.payload_max)
+            .map_err(payload_error("payload"))?;
         let ran = self
             .shared
             .handlers
@@ -339,6 +338,58 @@ impl Engine {
 }
 
 impl Shared {
+    /// A payload or output must fit the limit.
+    pub(crate) fn check_size(&self, what: &'static str, size: u64) -> Result<()> {
+        let limit = self.payload_max;
+        if size <= limit {
+            return Ok(());
+        }
+        let remedy =
+            "keep the data elsewhere and store a reference, or raise `EngineBuilder::payload_max`";
+        Err(Error::TooLarge {
+            what,
+            size,
+            limit,
+            remedy,
+        })
+    }
+
+    /// A file of so many bytes must leave the disk's floor free.
+    pub(crate) fn check_room(&self, size: u64) -> Result<()> {
+        let Some(dir) = &self.dir else { return Ok(()) };
+        let free = sys::files::free_bytes(dir).unwrap_or(u64::MAX);
+        let floor = self.disk_floor.saturating_add(size);
+        if free < floor {
+            Err(Error::DiskFull {
+                path: dir.clone(),
+                free,
+                floor,
+            })
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Why a value could not be written as bytes.
+    pub(crate) fn payload_error(
+        &self,
+        what: &'static str,
+        kind: &str,
+        error: PayloadError,
+    ) -> Error {
+        match (
+            error.too_large(),
+            self.check_size(what, error.too_large().unwrap_or(0)),
+        ) {
+            (Some(_), Err(too_large)) => too_large,
+            _ => Error::Payload {
+                what,
+                kind: kind.to_owned(),
+                reason: error.to_string(),
+            },
+        }
+    }
+
     /// Asks the writer and waits for its answer.
     pub(crate) fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T> {
         self.check_process()?;

@@ -1,8 +1,7 @@
 //! Several jobs in one group: all of them, or none.
 
 use super::Engine;
-use super::command::{Command, Reply};
-use super::request::Request;
+use super::request::{Request, remove_files, send_jobs};
 use crate::error::{Error, Result};
 use crate::job::{BATCH_BYTES_MAX, BATCH_JOBS_MAX, Job, JobId, NewJob};
 use crate::ledger::Placed;
@@ -112,22 +111,37 @@ impl<'e> Batch<'e> {
             })
         };
         if self.jobs.len() > BATCH_JOBS_MAX {
-            return too_large("batch (counted in jobs)", self.jobs.len(), BATCH_JOBS_MAX);
+            return Err(Error::Invalid {
+                what: "batch",
+                found: format!("{} jobs long", self.jobs.len()),
+                rule: format!(
+                    "it has at most {BATCH_JOBS_MAX} jobs; store them in several batches"
+                ),
+            });
         }
         if self.bytes > BATCH_BYTES_MAX {
             return too_large("batch", self.bytes, BATCH_BYTES_MAX);
         }
         let shared = &self.engine.shared;
         shared.check_process()?;
-        let (reply, answer) = Reply::new();
         let jobs = std::mem::take(&mut self.jobs);
-        shared
-            .inbox
-            .send(Command::Enqueue { jobs, reply }, shared.when_full)?;
+        let answer = send_jobs(shared, jobs, shared.when_full)?;
         let placed = shared.wait(&answer)?;
         Ok(placed
             .into_iter()
             .map(|Placed { id, is_new }| (id, is_new))
             .collect())
+    }
+}
+
+impl Drop for Batch<'_> {
+    /// What was never handed over leaves no files.
+    fn drop(&mut self) {
+        let files: Vec<u128> = self
+            .jobs
+            .iter()
+            .filter_map(|job| job.payload.file())
+            .collect();
+        remove_files(&self.engine.shared, &files);
     }
 }

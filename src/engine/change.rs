@@ -165,12 +165,8 @@ impl<'e> Change<'e> {
     ///
     /// See [`Change`]; [`Error::Payload`] and [`Error::TooLarge`] (4 KiB) for the output.
     pub fn complete<J: Job>(&self, output: &J::Output) -> Result<Changed> {
-        let bytes =
-            <J::Format as Format<J::Output>>::encode(output).map_err(|e| Error::Payload {
-                what: "output",
-                kind: J::KIND.to_owned(),
-                reason: e.to_string(),
-            })?;
+        let bytes = <J::Format as Format<J::Output>>::encode(output, self.shared.payload_max)
+            .map_err(|e| self.shared.payload_error("output", J::KIND, e))?;
         let limit = crate::job::INLINE_OUTPUT_MAX as u64;
         if bytes.len() as u64 > limit {
             let remedy = "an output given from outside must be small";
@@ -266,6 +262,7 @@ impl<'e> QueueControl<'e> {
     ///
     /// As [`pause`](QueueControl::pause).
     pub fn purge_dead(&self) -> Result<PurgeReport> {
+        check_name("queue name", &self.name)?;
         let queue = self.name.clone();
         let deleted = self
             .engine
@@ -280,6 +277,7 @@ impl<'e> QueueControl<'e> {
     ///
     /// [`Error::Closed`]; [`Error::Refused`] after a failed write.
     pub fn wait_until_idle(&self, within: Duration) -> Result<bool> {
+        check_name("queue name", &self.name)?;
         let queue = Some(self.name.clone());
         Ok(self
             .engine

@@ -8,7 +8,8 @@ use super::handout::{Asked, Bytes, HandOut};
 use super::{Engine, Shared};
 use crate::error::{Error, Result};
 use crate::job::{
-    ClaimNumber, Content, Format, INLINE_OUTPUT_MAX, Job, JobId, Stop, StopKind, check_name, millis,
+    ClaimNumber, Content, Format, INLINE_OUTPUT_MAX, Job, JobId, Stop, StopKind, check_name,
+    encoding_of, millis,
 };
 use crate::ledger::Outcome;
 
@@ -103,6 +104,13 @@ impl<J: Job> Claim<J> {
         let decode = |bytes: &[u8]| {
             <J::Format as Format<J>>::decode(bytes).map_err(|e| error(e.to_string()))
         };
+        if self.job.encoding != encoding_of::<J::Format>() {
+            let found = format!(
+                "is stored as {:?}, this type's format is another",
+                self.job.encoding
+            );
+            return Err(error(found));
+        }
         match &self.job.payload {
             Bytes::InEntry { entry, range } => decode(entry.get(range.clone()).unwrap_or_default()),
             Bytes::InFile(file) => decode(&self.engine.shared.payloads.read(file)?),
@@ -125,12 +133,9 @@ impl<J: Job> Claim<J> {
     /// [`Error::Payload`] if the output cannot be written (the job goes back); [`Error::Closed`];
     /// [`Error::Refused`] or [`Error::Unknown`] after a failed write.
     pub fn complete(self, output: &J::Output) -> Result<bool> {
-        let bytes =
-            <J::Format as Format<J::Output>>::encode(output).map_err(|e| Error::Payload {
-                what: "output",
-                kind: J::KIND.to_owned(),
-                reason: e.to_string(),
-            })?;
+        let shared = &self.engine.shared;
+        let bytes = <J::Format as Format<J::Output>>::encode(output, shared.payload_max)
+            .map_err(|e| shared.payload_error("output", J::KIND, e))?;
         let content = if bytes.len() <= INLINE_OUTPUT_MAX {
             Content::Inline(bytes)
         } else {

@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::handout::{HandOut, Live};
 use crate::error::{Error, Result};
-use crate::job::{DeadReason, JobId, NewJob, State};
+use crate::job::{DeadReason, Encoding, JobId, NewJob, State};
 use crate::journal::EntryBytes;
 use crate::ledger::{
     ChangeAnswer, ChangeKind, Counters, Filter, Outcome, Page, Placed, QueueView, Row,
@@ -200,6 +200,7 @@ pub(crate) struct Ending {
     /// `None`: the job is not there (any more).
     pub(crate) state: Option<State>,
     pub(crate) dead_reason: Option<DeadReason>,
+    pub(crate) encoding: Encoding,
     pub(crate) history: Option<FrameAt>,
 }
 

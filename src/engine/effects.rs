@@ -4,7 +4,7 @@ use super::command::{Command, Details, Ending, FrameAt, Snapshot};
 use super::core::{Core, Fate, Mode, Target};
 use super::handout::{Bytes, HandOut};
 use crate::error::{Error, Result};
-use crate::job::JobId;
+use crate::job::{Encoding, JobId};
 use crate::journal::event_at;
 use crate::ledger::{Event, Payload, Place};
 
@@ -168,14 +168,17 @@ impl Core {
             return Ok(Ending {
                 state: None,
                 dead_reason: None,
+                encoding: Encoding::Rkyv,
                 history: None,
             });
         };
         let state = record.state();
-        let (dead_reason, place) = (crate::ledger::Ledger::dead_reason(record), record.history());
+        let (encoding, place) = (record.encoding, record.history());
+        let dead_reason = crate::ledger::Ledger::dead_reason(record);
         Ok(Ending {
             state: Some(state),
             dead_reason,
+            encoding,
             history: self.frame(place)?,
         })
     }

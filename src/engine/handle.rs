@@ -10,7 +10,7 @@ use super::command::{Command, Ending, Reply};
 use super::events::{self, Subscription, Update};
 use super::request::Decode;
 use crate::error::{Error, Result};
-use crate::job::{Content, DeadReason, JobId, State};
+use crate::job::{Content, DeadReason, Encoding, JobId, State};
 use crate::journal::event_at;
 use crate::ledger::{AttemptError, History};
 
@@ -20,6 +20,7 @@ pub struct Handle<O> {
     shared: Arc<Shared>,
     id: JobId,
     kind: Arc<str>,
+    encoding: Encoding,
     decode: Decode<O>,
 }
 
@@ -69,12 +70,13 @@ impl<O> Handle<O> {
         shared: Arc<Shared>,
         id: JobId,
         kind: Arc<str>,
-        decode: Decode<O>,
+        (encoding, decode): (Encoding, Decode<O>),
     ) -> Handle<O> {
         Handle {
             shared,
             id,
             kind,
+            encoding,
             decode,
         }
     }
@@ -179,6 +181,16 @@ impl<O> Handle<O> {
         };
         Ok(match ending.state {
             Some(State::Completed) => {
+                if ending.encoding != self.encoding && history.output.is_some() {
+                    return Err(Error::Payload {
+                        what: "output",
+                        kind: self.kind.to_string(),
+                        reason: format!(
+                            "is kept as {:?}, as the job was enqueued; this handle reads {:?}",
+                            ending.encoding, self.encoding
+                        ),
+                    });
+                }
                 let bytes = self.content(history.output)?;
                 let output = (self.decode)(&bytes).map_err(|e| Error::Payload {
                     what: "output",
@@ -230,6 +242,7 @@ impl<O> Clone for Handle<O> {
             shared: self.shared.clone(),
             id: self.id,
             kind: self.kind.clone(),
+            encoding: self.encoding,
             decode: self.decode,
         }
     }

@@ -59,7 +59,8 @@ impl Inbox {
         )
     }
 
-    /// Sends a command that brings new jobs; waits for room, or is refused.
+    /// Sends a command that brings new jobs; waits for room, or is refused. Refused, the command is
+    /// dropped: the caller has to take back what it wrote for it.
     pub(crate) fn send(&self, command: Command, when_full: WhenFullRule) -> Result<()> {
         let (jobs, bytes) = command.weight();
         self.gate.enter(jobs, bytes, when_full)?;
@@ -96,7 +97,9 @@ impl Gate {
                 WhenFullRule::Refuse => {
                     return Err(Error::Full {
                         waiting: load.jobs,
+                        bytes: load.bytes,
                         limit: self.jobs_max,
+                        bytes_limit: self.bytes_max,
                     });
                 }
                 WhenFullRule::Wait => self.freed.wait(&mut load),

@@ -6,7 +6,7 @@ use super::command::Settle;
 use super::core::{Core, Mode};
 use super::handout::Asked;
 use crate::error::{Error, Result};
-use crate::job::{Content, JobId, NewJob};
+use crate::job::{JobId, NewJob};
 use crate::ledger::{
     ChangeAnswer, ChangeKind, History, Outcome, Placed, Record, SettleAnswer, Settling,
 };
@@ -36,13 +36,13 @@ impl Core {
                     .filter(|(_, placed)| !placed.is_new);
                 self.pending
                     .files
-                    .extend(twice.filter_map(|(job, _)| file_of(&job.payload)));
+                    .extend(twice.filter_map(|(job, _)| job.payload.file()));
                 Ok(Ok(placed))
             }
             Err(error) => {
                 self.pending
                     .files
-                    .extend(jobs.iter().filter_map(|job| file_of(&job.payload)));
+                    .extend(jobs.iter().filter_map(|job| job.payload.file()));
                 Ok(Err(error))
             }
         }
@@ -104,7 +104,7 @@ impl Core {
                 );
             }
             if let Outcome::Completed(output) = &outcome {
-                self.pending.files.extend(file_of(output));
+                self.pending.files.extend(output.file());
             }
         }
         if let Some(reply) = reply {
@@ -187,12 +187,5 @@ impl Core {
             Some(place) => self.history_at(place),
             None => Ok(None),
         }
-    }
-}
-
-fn file_of(content: &Content) -> Option<u128> {
-    match content {
-        Content::File(file) => Some(file.name),
-        Content::Inline(_) => None,
     }
 }

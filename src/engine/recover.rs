@@ -205,6 +205,7 @@ pub(crate) fn first_group(
     let stamp = Stamp {
         place,
         at_ms: now_ms,
+        epoch: chain.epoch,
     };
     ledger
         .apply(&event, stamp)

@@ -6,7 +6,7 @@ use crossbeam_channel::{Receiver, TryRecvError};
 
 use super::command::{Command, Reply};
 use super::inbox::WhenFullRule;
-use super::{Engine, Handle};
+use super::{Engine, Handle, Shared};
 use crate::error::{Error, Result};
 use crate::job::{
     Backoff, Content, Encoding, Format, INLINE_PAYLOAD_MAX, Job, JobDefaults, NewJob, OnCrash,
@@ -74,7 +74,7 @@ impl<'e, O> Request<'e, O> {
             kind: J::KIND.to_owned(),
             version: J::VERSION,
             encoding: encoding_of::<J::Format>(),
-            payload: <J::Format as Format<J>>::encode(&job),
+            payload: <J::Format as Format<J>>::encode(&job, engine.shared.payload_max),
             defaults: J::defaults(),
             wait: Wait::No,
             expires: None,
@@ -201,19 +201,13 @@ impl<'e, O> Request<'e, O> {
         let shared = &engine.shared;
         shared.check_process()?;
         let kind = draft.kind.clone();
+        let output = (draft.encoding, decode);
         let job = draft.check(engine)?;
-        let (reply, answer) = Reply::new();
-        shared.inbox.send(
-            Command::Enqueue {
-                jobs: vec![job],
-                reply,
-            },
-            when_full,
-        )?;
+        let answer = send_jobs(shared, vec![job], when_full)?;
         Ok(Ticket {
             engine: Engine::unguarded(shared.clone()),
             kind,
-            decode,
+            output,
             answer,
             told: None,
         })
@@ -227,13 +221,14 @@ impl<'e> Request<'e, serde_json::Value> {
             if bytes.is_empty() {
                 return Ok(serde_json::Value::Null);
             }
-            serde_json::from_slice(bytes).map_err(|e| PayloadError(format!("is not JSON: {e}")))
+            serde_json::from_slice(bytes).map_err(|e| PayloadError::new("is not JSON", e))
         };
         let draft = RequestDraft {
             kind: kind.to_owned(),
             version: 0,
             encoding: Encoding::Json,
-            payload: serde_json::to_vec(args).map_err(|e| PayloadError(e.to_string())),
+            payload: serde_json::to_vec(args)
+                .map_err(|e| PayloadError::new("cannot be written as JSON", e)),
             defaults: JobDefaults::new(),
             wait: Wait::No,
             expires: None,
@@ -277,16 +272,14 @@ impl RequestDraft {
                 what: "expiry",
                 found: format!(
                     "{} ms before or at the time from which the job may run",
-                    at_ms(self.wait) - expires_at_ms
+                    at_ms(self.wait).saturating_sub(expires_at_ms)
                 ),
                 rule: "a job must be able to start before it expires".to_owned(),
             });
         }
-        let bytes = self.payload.map_err(|e| Error::Payload {
-            what: "payload",
-            kind: self.kind.clone(),
-            reason: e.to_string(),
-        })?;
+        let bytes = self
+            .payload
+            .map_err(|e| engine.shared.payload_error("payload", &self.kind, e))?;
         Ok(NewJob {
             payload: store_content(engine, "payload", bytes)?,
             kind: self.kind,
@@ -303,23 +296,39 @@ impl RequestDraft {
     }
 }
 
-fn store_content(engine: &Engine, what: &'static str, bytes: Vec<u8>) -> Result<Content> {
-    let limit = engine.shared.payload_max;
-    let size = bytes.len() as u64;
-    if size > limit {
-        let remedy =
-            "keep the data elsewhere and store a reference, or raise `EngineBuilder::payload_max`";
-        return Err(Error::TooLarge {
-            what,
-            size,
-            limit,
-            remedy,
-        });
+/// Hands jobs to the writer. If they are refused, their payload files go.
+pub(super) fn send_jobs(
+    shared: &Shared,
+    jobs: Vec<NewJob>,
+    when_full: WhenFullRule,
+) -> Result<Receiver<Result<Vec<Placed>>>> {
+    let files: Vec<u128> = jobs.iter().filter_map(|job| job.payload.file()).collect();
+    let (reply, answer) = Reply::new();
+    let sent = shared
+        .inbox
+        .send(Command::Enqueue { jobs, reply }, when_full);
+    sent.inspect_err(|_| remove_files(shared, &files))?;
+    Ok(answer)
+}
+
+/// Removes payload files that no job needs. One that stays is swept when the store is opened next.
+pub(super) fn remove_files(shared: &Shared, files: &[u128]) {
+    for file in files {
+        if let Err(error) = shared.payloads.remove(*file) {
+            log::warn!("{error}");
+        }
     }
+}
+
+/// A payload as the journal takes it: a large one in a file of its own, written by this thread.
+fn store_content(engine: &Engine, what: &'static str, bytes: Vec<u8>) -> Result<Content> {
+    let shared = &engine.shared;
+    shared.check_size(what, bytes.len() as u64)?;
     if bytes.len() <= INLINE_PAYLOAD_MAX {
         return Ok(Content::Inline(bytes));
     }
-    Ok(Content::File(engine.shared.payloads.store(&bytes)?))
+    shared.check_room(bytes.len() as u64)?;
+    Ok(Content::File(shared.payloads.store(&bytes)?))
 }
 
 fn check_policy(policy: &Policy) -> Result<()> {
@@ -345,7 +354,7 @@ pub(super) fn wall_ms(time: SystemTime) -> i64 {
 pub struct Ticket<O> {
     engine: Engine,
     kind: String,
-    decode: Decode<O>,
+    output: (Encoding, Decode<O>),
     answer: Receiver<Result<Vec<Placed>>>,
     told: Option<Result<Vec<Placed>>>,
 }
@@ -369,7 +378,7 @@ impl<O> Ticket<O> {
             self.engine.shared.clone(),
             placed.id,
             self.kind.as_str().into(),
-            self.decode,
+            self.output,
         );
         Ok(Enqueued {
             handle,

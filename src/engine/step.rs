@@ -163,6 +163,7 @@ impl Core {
         let stamp = Stamp {
             place,
             at_ms: self.now.wall_ms,
+            epoch: self.chain.epoch,
         };
         self.ledger
             .apply(event, stamp)

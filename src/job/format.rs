@@ -3,21 +3,109 @@
 //! Two marker types instead of two blanket impls: no clash between them, and rkyv's bounds are
 //! written once, here.
 
-use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator};
+use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator, to_bytes_in_with_alloc};
 use rkyv::bytecheck::CheckBytes;
 use rkyv::rancor::Error as RkyvError;
-use rkyv::ser::allocator::ArenaHandle;
-use rkyv::util::AlignedVec;
+use rkyv::ser::allocator::{Arena, ArenaHandle};
 use rkyv::{Archive, Deserialize, Portable, Serialize};
 
 /// Bytes that are not what the format expects, or a value that it cannot write.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct PayloadError(pub(crate) String);
+#[error("{text}")]
+pub struct PayloadError {
+    text: String,
+    /// Bytes reached when the limit was passed.
+    too_large: Option<u64>,
+}
 
 impl PayloadError {
-    fn new(doing: &str, error: impl std::fmt::Display) -> PayloadError {
-        PayloadError(format!("{doing}: {error}"))
+    pub(crate) fn new(doing: &str, error: impl std::fmt::Display) -> PayloadError {
+        PayloadError {
+            text: format!("{doing}: {error}"),
+            too_large: None,
+        }
+    }
+
+    /// How large it would have become at least, if that was the trouble.
+    pub(crate) fn too_large(&self) -> Option<u64> {
+        self.too_large
+    }
+}
+
+/// A buffer that takes no more than its limit, so that a value which is too large is refused before it
+/// is copied.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Bounded {
+    bytes: Vec<u8>,
+    limit: u64,
+    /// Set when the limit was passed.
+    reached: Option<u64>,
+}
+
+impl Bounded {
+    fn new(limit: u64) -> Bounded {
+        Bounded {
+            bytes: Vec::new(),
+            limit,
+            reached: None,
+        }
+    }
+
+    fn take(&mut self, more: &[u8]) -> bool {
+        let reached = self.bytes.len() as u64 + more.len() as u64;
+        if reached > self.limit {
+            self.reached = Some(reached);
+            return false;
+        }
+        self.bytes.extend_from_slice(more);
+        true
+    }
+
+    /// The bytes, or why there are none.
+    fn end(self, written: Result<(), PayloadError>) -> Result<Vec<u8>, PayloadError> {
+        match (written, self.reached) {
+            (Ok(()), _) => Ok(self.bytes),
+            (Err(error), reached) => Err(PayloadError {
+                too_large: reached,
+                ..error
+            }),
+        }
+    }
+}
+
+impl rkyv::ser::Positional for &mut Bounded {
+    fn pos(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+impl rkyv::ser::Writer<RkyvError> for &mut Bounded {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), RkyvError> {
+        if self.take(bytes) {
+            Ok(())
+        } else {
+            Err(rkyv::rancor::Source::new(PastLimit))
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("it is larger than its limit")]
+struct PastLimit;
+
+#[cfg(feature = "json")]
+impl std::io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.take(bytes) {
+            Ok(bytes.len())
+        } else {
+            Err(std::io::Error::other(PastLimit))
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -54,7 +142,7 @@ mod sealed {
 /// How a value of type `T` becomes bytes and back. Sealed: pick [`Rkyv`] or `Json` (feature `json`).
 pub trait Format<T>: sealed::Format {
     #[doc(hidden)]
-    fn encode(value: &T) -> Result<Vec<u8>, PayloadError>;
+    fn encode(value: &T, limit: u64) -> Result<Vec<u8>, PayloadError>;
     #[doc(hidden)]
     fn decode(bytes: &[u8]) -> Result<T, PayloadError>;
 }
@@ -80,14 +168,18 @@ pub enum Rkyv {}
 
 impl<T> Format<T> for Rkyv
 where
-    T: Archive + for<'a> Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, RkyvError>>,
+    T: Archive + for<'a> Serialize<HighSerializer<&'a mut Bounded, ArenaHandle<'a>, RkyvError>>,
     T::Archived: for<'a> CheckBytes<HighValidator<'a, RkyvError>>
         + Deserialize<T, HighDeserializer<RkyvError>>,
 {
-    fn encode(value: &T) -> Result<Vec<u8>, PayloadError> {
-        let bytes = rkyv::to_bytes::<RkyvError>(value)
-            .map_err(|e| PayloadError::new("cannot be written as rkyv", e))?;
-        Ok(bytes.into_vec())
+    fn encode(value: &T, limit: u64) -> Result<Vec<u8>, PayloadError> {
+        let mut out = Bounded::new(limit);
+        let mut arena = Arena::new();
+        let written = to_bytes_in_with_alloc::<_, _, RkyvError>(value, &mut out, arena.acquire());
+        let written = written
+            .map(drop)
+            .map_err(|e| PayloadError::new("cannot be written as rkyv", e));
+        out.end(written)
     }
 
     fn decode(bytes: &[u8]) -> Result<T, PayloadError> {
@@ -98,7 +190,7 @@ where
 
 impl<T> InPlace<T> for Rkyv
 where
-    T: Archive + for<'a> Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, RkyvError>>,
+    T: Archive + for<'a> Serialize<HighSerializer<&'a mut Bounded, ArenaHandle<'a>, RkyvError>>,
     T::Archived: Portable
         + for<'a> CheckBytes<HighValidator<'a, RkyvError>>
         + Deserialize<T, HighDeserializer<RkyvError>>,
@@ -118,8 +210,10 @@ pub enum Json {}
 
 #[cfg(feature = "json")]
 impl<T: serde::Serialize + serde::de::DeserializeOwned> Format<T> for Json {
-    fn encode(value: &T) -> Result<Vec<u8>, PayloadError> {
-        serde_json::to_vec(value).map_err(|e| PayloadError::new("cannot be written as JSON", e))
+    fn encode(value: &T, limit: u64) -> Result<Vec<u8>, PayloadError> {
+        let mut out = Bounded::new(limit);
+        let written = serde_json::to_writer(&mut out, value);
+        out.end(written.map_err(|e| PayloadError::new("cannot be written as JSON", e)))
     }
 
     fn decode(bytes: &[u8]) -> Result<T, PayloadError> {

@@ -114,7 +114,7 @@ impl Default for Backoff {
 pub enum OnCrash {
     /// Run again, always.
     Rerun,
-    /// Run again; after this many crashes (at least 1) while the job ran it is `Dead` (quarantined).
+    /// Run again; after this many crashes (at least 2: fewer count as 2) while the job ran it is `Dead` (quarantined).
     /// From the last but one on it runs with nothing else in the process, so that an innocent
     /// neighbour is never quarantined for another job's crash.
     QuarantineAfter(u8),

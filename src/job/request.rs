@@ -23,6 +23,14 @@ pub(crate) enum Content {
 }
 
 impl Content {
+    /// The file's name, if it has one.
+    pub(crate) fn file(&self) -> Option<u128> {
+        match self {
+            Content::File(file) => Some(file.name),
+            Content::Inline(_) => None,
+        }
+    }
+
     pub(crate) fn inline_len(&self) -> usize {
         match self {
             Content::Inline(bytes) => bytes.len(),

@@ -6,6 +6,8 @@
 mod commit;
 mod entry;
 mod frame;
+#[cfg(feature = "lab")]
+pub mod lab;
 mod memory;
 mod payloads;
 mod replay;

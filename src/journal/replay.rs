@@ -92,6 +92,7 @@ pub(crate) fn replay(
                 Stamp {
                     place,
                     at_ms: header.at_ms,
+                    epoch: header.epoch,
                 },
             ))
             .map_err(told)?;

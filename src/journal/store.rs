@@ -60,11 +60,16 @@ impl StoreHeader {
     }
 
     fn read(path: &Path) -> Result<StoreHeader> {
-        let bytes = fs::read(path).map_err(Error::io("read the store header", path))?;
         let damaged = |reason: &str| Error::Damaged {
             path: path.to_owned(),
             what: "the store header".to_owned(),
             reason: reason.to_owned(),
+        };
+        let bytes = match fs::read(path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Err(damaged("it is missing"));
+            }
+            read => read.map_err(Error::io("read the store header", path))?,
         };
         let number = |at: usize| -> Result<u32> {
             let field = bytes.get(at..at + 4).and_then(|b| b.try_into().ok());

@@ -31,7 +31,7 @@ impl Ledger {
             }
             Event::Claimed { id, claim, alone } => {
                 let lease = LeaseRecord {
-                    epoch: self.root.epoch,
+                    epoch: stamp.epoch,
                     claim: *claim,
                     alone: *alone,
                     claimed_at_ms: stamp.at_ms,
@@ -229,6 +229,7 @@ impl Ledger {
             failures: 0,
             phase: Phase::Waiting,
             crashes: 0,
+            encoding: job.encoding,
             relative: job.relative,
             waits: Waits::Ready,
         };

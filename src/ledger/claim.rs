@@ -23,7 +23,7 @@ const TURN: u64 = 1 << 20;
 impl Ledger {
     /// The next job for a pool: the queue whose turn it is by weight, and in it the exact head.
     pub(crate) fn pick(&self, pool: usize) -> Pick {
-        if let Some(hold) = self.hold() {
+        if let Some(hold) = self.hold(|queue, _| self.queue_of_pool(queue, pool).is_some()) {
             return hold;
         }
         let best = self
@@ -38,7 +38,10 @@ impl Ledger {
 
     /// The next job of a kind in a queue, for callers with their own threads.
     pub(crate) fn pick_kind(&self, queue: &str, kind: &str) -> Pick {
-        if let Some(hold) = self.hold() {
+        let asked = |at, record: &Record| {
+            self.queue_name(at) == queue && self.kind_name(record.kind) == kind
+        };
+        if let Some(hold) = self.hold(asked) {
             return hold;
         }
         let found = || {
@@ -92,27 +95,25 @@ impl Ledger {
             }
     }
 
-    fn hold(&self) -> Option<Pick> {
+    /// What holds everything up, if something does: a job runs alone, or one that must is next. That one is
+    /// given to whoever may have it, once nothing else runs.
+    fn hold(&self, fits: impl Fn(QueueIx, &Record) -> bool) -> Option<Pick> {
         if self.alone > 0 {
             return Some(Pick::Hold);
         }
         if self.loners == 0 {
             return None;
         }
-        let loner = self.queue_numbers().find_map(|queue| {
-            let state = self.open_queue(queue, None)?;
-            let key = state.head()?;
-            self.jobs
-                .get(key.id)
-                .is_some_and(|r| self.needs_alone(r))
-                .then_some((key, queue))
-        });
-        loner.map(|(key, queue)| {
-            if self.leases.is_empty() {
-                Pick::Job(key, queue)
-            } else {
-                Pick::Hold
-            }
+        let (queue, key, record) = self.queue_numbers().find_map(|queue| {
+            let key = self.open_queue(queue, None)?.head()?;
+            let record = self.jobs.get(key.id).filter(|r| self.needs_alone(r))?;
+            Some((queue, key, record))
+        })?;
+        let mine = self.leases.is_empty() && fits(queue, record);
+        Some(if mine {
+            Pick::Job(key, queue)
+        } else {
+            Pick::Hold
         })
     }
 

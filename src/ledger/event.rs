@@ -23,6 +23,9 @@ pub(crate) struct Stamp {
     pub(crate) place: Place,
     /// The wall clock when the event's group was decided.
     pub(crate) at_ms: i64,
+    /// The epoch in which it was written: the lease of a claim is of this one, whatever epoch the root
+    /// record says that a replay has met so far.
+    pub(crate) epoch: u64,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -34,6 +34,8 @@ pub(crate) use change::{ChangeAnswer, ChangeKind};
 pub(crate) use claim::Pick;
 pub(crate) use digest::{dead_code, dead_from_code, phase_code, phase_from_code};
 pub(crate) use enqueue::Placed;
+#[cfg(feature = "lab")]
+pub(crate) use event::Phase;
 pub use event::{AttemptError, Counters};
 pub(crate) use event::{
     Event, History, LeaseRecord, NewRecord, Payload, Place, RootRecord, Stamp, Standing,

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::job::{JobId, Priority, State};
+use crate::job::{Encoding, JobId, Priority, State};
 
 use super::event::{Phase, Place};
 use super::names::{KindIx, PolicyIx, QueueIx};
@@ -36,6 +36,7 @@ pub(crate) struct Record {
     pub(crate) phase: Phase,
     /// Processes that died while it ran, since it last ended an attempt.
     pub(crate) crashes: u8,
+    pub(crate) encoding: Encoding,
     pub(crate) relative: bool,
     /// Where a waiting job stands in the indexes.
     pub(crate) waits: Waits,
@@ -219,6 +220,7 @@ mod tests {
             failures: 0,
             phase: Phase::Waiting,
             crashes: 0,
+            encoding: Encoding::Rkyv,
             relative: false,
             waits: Waits::Ready,
         }

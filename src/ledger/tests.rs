@@ -21,8 +21,22 @@ use crate::journal::FrameWriter;
 struct Life {
     ledger: Ledger,
     frames: FrameWriter,
-    log: Vec<Vec<u8>>,
+    log: Vec<Entry>,
     now_ms: i64,
+}
+
+/// A frame as it lies on disk, with what its entry's header says. Here each frame is an entry.
+#[derive(Clone)]
+struct Entry {
+    frame: Vec<u8>,
+    at_ms: i64,
+    epoch: u64,
+}
+
+impl Entry {
+    fn event(&self) -> (Event<'_>, usize) {
+        crate::journal::read_frame(&self.frame, self.at_ms).unwrap()
+    }
 }
 
 const START_MS: i64 = 1_700_000_000_000;
@@ -64,36 +78,45 @@ impl Life {
             offset: 0,
             len: len as u16,
         };
+        // Opened begins the epoch that its own entry is written in.
+        let epoch = if let Event::Opened { epoch, .. } = event {
+            *epoch
+        } else {
+            self.ledger.epoch()
+        };
         self.ledger
             .apply(
                 &read,
                 Stamp {
                     place,
                     at_ms: self.now_ms,
+                    epoch,
                 },
             )
             .unwrap();
         self.ledger.entry_written(place.position, len as u32);
-        self.log.push(bytes);
-        // The stamp of a frame is its entry's time; here each frame is an entry.
-        self.log
-            .last_mut()
-            .unwrap()
-            .extend_from_slice(&self.now_ms.to_le_bytes());
+        self.log.push(Entry {
+            frame: bytes,
+            at_ms: self.now_ms,
+            epoch,
+        });
     }
 
     fn replayed(&self, from: usize) -> Ledger {
         let mut ledger = Ledger::new(setup(), self.now_ms);
-        for (n, bytes) in self.log.iter().enumerate().skip(from) {
-            let (frame, time) = bytes.split_at(bytes.len() - 8);
-            let at_ms = i64::from_le_bytes(time.try_into().unwrap());
-            let (event, len) = crate::journal::read_frame(frame, at_ms).unwrap();
+        for (n, entry) in self.log.iter().enumerate().skip(from) {
+            let (event, len) = entry.event();
             let place = Place {
                 position: n as u64 + 1,
                 offset: 0,
                 len: len as u16,
             };
-            ledger.apply(&event, Stamp { place, at_ms }).unwrap();
+            let stamp = Stamp {
+                place,
+                at_ms: entry.at_ms,
+                epoch: entry.epoch,
+            };
+            ledger.apply(&event, stamp).unwrap();
         }
         ledger
     }
@@ -832,6 +855,13 @@ fn random_life(seed: u64, steps: usize) {
 }
 
 fn twin_step(dice: &mut Dice, life: &mut Life, twin: &mut BTreeMap<u64, TwinJob>) {
+    if dice.roll(40) == 0 {
+        life.crash(Verdict::NotStarted);
+        for job in twin.values_mut().filter(|job| job.state == State::Running) {
+            (job.state, job.claim) = (State::Ready, 0);
+        }
+        return;
+    }
     let any = |dice: &mut Dice, twin: &BTreeMap<u64, TwinJob>, want: fn(&TwinJob) -> bool| {
         let fitting: Vec<u64> = twin
             .iter()
@@ -940,18 +970,14 @@ fn twin_step(dice: &mut Dice, life: &mut Life, twin: &mut BTreeMap<u64, TwinJob>
 
 fn carry_everything(life: &mut Life) {
     for n in 0..life.log.len() {
-        let bytes = life.log[n].clone();
-        let (frame, time) = bytes.split_at(bytes.len() - 8);
-        let at_ms = i64::from_le_bytes(time.try_into().unwrap());
-        let (event, _) = crate::journal::read_frame(frame, at_ms).unwrap();
+        let entry = life.log[n].clone();
+        let (event, _) = entry.event();
         let before = life.ledger.digest();
         match life.ledger.needs_carry(&event, n as u64 + 1, 0) {
             Some(Carry::Job { history }) => {
                 let history = history.and_then(|place| {
-                    let bytes = &life.log[place.position as usize - 1];
-                    let (event, _) =
-                        crate::journal::read_frame(&bytes[..bytes.len() - 8], 0).unwrap();
-                    match event {
+                    let entry = &life.log[place.position as usize - 1];
+                    match entry.event().0 {
                         Event::Retried { history, .. } => Some(history),
                         Event::Died { history, .. } | Event::Completed { history, .. } => history,
                         _ => None,

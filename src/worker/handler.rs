@@ -52,7 +52,7 @@ impl Entry {
     ) -> Entry {
         let run = move |bytes: &[u8], cx: &Context| {
             let value = serde_json::from_slice(bytes)
-                .map_err(|e| undecodable(&PayloadError(e.to_string())))?;
+                .map_err(|e| undecodable(&PayloadError::new("is not JSON", e)))?;
             Ok(serde_json::to_vec(&f(value, cx)?)?)
         };
         Entry {
@@ -132,7 +132,7 @@ impl Entry {
 }
 
 fn encode_output<J: Job>(output: &J::Output) -> JobResult<Vec<u8>> {
-    <J::Format as Format<J::Output>>::encode(output)
+    <J::Format as Format<J::Output>>::encode(output, u64::MAX)
         .map_err(|e| Stop::failed(&format!("the output {e}")))
 }
 

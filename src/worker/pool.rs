@@ -276,7 +276,10 @@ impl InFlight {
     }
 
     fn allow_one_more(&self) {
-        *self.count.lock() -= 1;
+        let mut count = self.count.lock();
+        // The task that hung may have ended a moment ago and given its place back.
+        *count = count.saturating_sub(1);
+        drop(count);
         self.freed.notify_one();
     }
 }
