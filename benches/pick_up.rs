@@ -3,7 +3,6 @@
 //! `cargo bench --bench pick_up`
 
 #![expect(clippy::unwrap_used, reason = "a bench does not recover")]
-#![expect(missing_docs, reason = "made by criterion's macros")]
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use jobsled::{Context, Engine, job, rkyv};

@@ -4,7 +4,11 @@
 //! `cargo bench --features lab --bench throughput`; `JOBSLED_BENCH_JOBS` (1,000,000), `JOBSLED_BENCH_DIR` (a directory
 //! on the disk to measure; default: `target/`). Read the ratios: the machine is never alone.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench prints and does not recover")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a bench prints and does not recover"
+)]
 #![expect(clippy::cast_precision_loss, reason = "rates are rounded anyway")]
 
 use std::fs::File;
@@ -30,14 +34,23 @@ struct Noop {
 job!(Noop, kind = "noop");
 
 fn noop() -> Noop {
-    Noop { data: vec![7; PAYLOAD] }
+    Noop {
+        data: vec![7; PAYLOAD],
+    }
 }
 
 fn main() {
-    let base = std::env::var("JOBSLED_BENCH_DIR").map_or_else(|_| PathBuf::from("target"), PathBuf::from);
+    let base =
+        std::env::var("JOBSLED_BENCH_DIR").map_or_else(|_| PathBuf::from("target"), PathBuf::from);
     let dir = tempfile::tempdir_in(base).unwrap();
-    println!("payload {PAYLOAD} bytes, {} cores, medians of {ROUNDS} interleaved rounds; ratio to bare", cores());
-    println!("{:<34}{:>12}{:>12}{:>12}{:>8}", "durable jobs/s", "raw file", "bare", "engine", "ratio");
+    println!(
+        "payload {PAYLOAD} bytes, {} cores, medians of {ROUNDS} interleaved rounds; ratio to bare",
+        cores()
+    );
+    println!(
+        "{:<34}{:>12}{:>12}{:>12}{:>8}",
+        "durable jobs/s", "raw file", "bare", "engine", "ratio"
+    );
     for threads in [1, 8, 64] {
         let mut rates = [Vec::new(), Vec::new(), Vec::new()];
         for round in 0..ROUNDS {
@@ -48,11 +61,20 @@ fn main() {
         }
         row(&format!("enqueue, {threads} threads"), rates);
     }
-    let jobs = std::env::var("JOBSLED_BENCH_JOBS").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
+    let jobs = std::env::var("JOBSLED_BENCH_JOBS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(1_000_000);
     let mut rates = [Vec::new(), Vec::new(), Vec::new()];
     for round in 0..3 {
-        rates[1].push(bare_through(jobs, &fresh(dir.path(), &format!("bare-through-{round}"))));
-        rates[2].push(engine_through(jobs, &fresh(dir.path(), &format!("engine-through-{round}"))));
+        rates[1].push(bare_through(
+            jobs,
+            &fresh(dir.path(), &format!("bare-through-{round}")),
+        ));
+        rates[2].push(engine_through(
+            jobs,
+            &fresh(dir.path(), &format!("engine-through-{round}")),
+        ));
     }
     row(&format!("{jobs} no-op jobs to completion"), rates);
 }
@@ -75,8 +97,15 @@ fn median(mut rates: Vec<f64>) -> Option<f64> {
 fn row(name: &str, rates: [Vec<f64>; 3]) {
     let [raw, bare, engine] = rates.map(median);
     let show = |rate: Option<f64>| rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.0}"));
-    let ratio = bare.zip(engine).map_or_else(String::new, |(bare, engine)| format!("{:.2}", engine / bare));
-    println!("{name:<34}{:>12}{:>12}{:>12}{ratio:>8}", show(raw), show(bare), show(engine));
+    let ratio = bare.zip(engine).map_or_else(String::new, |(bare, engine)| {
+        format!("{:.2}", engine / bare)
+    });
+    println!(
+        "{name:<34}{:>12}{:>12}{:>12}{ratio:>8}",
+        show(raw),
+        show(bare),
+        show(engine)
+    );
 }
 
 /// Threads that each wait for their own job, for a while; jobs a second.
@@ -95,7 +124,10 @@ fn closed_loop(threads: usize, one: impl Fn() + Sync) -> f64 {
                 })
             })
             .collect();
-        running.into_iter().map(|thread| thread.join().unwrap()).sum()
+        running
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .sum()
     });
     done as f64 / begun.elapsed().as_secs_f64()
 }
@@ -135,7 +167,9 @@ fn raw(threads: usize, dir: &Path) -> f64 {
 
 fn bare(threads: usize, dir: &Path) -> f64 {
     let mut journal = BareJournal::create(dir, u64::MAX).unwrap();
-    grouped(threads, move |jobs| journal.group(jobs, &[7; PAYLOAD + 8], 0).unwrap())
+    grouped(threads, move |jobs| {
+        journal.group(jobs, &[7; PAYLOAD + 8], 0).unwrap()
+    })
 }
 
 fn engine(threads: usize, dir: &Path) -> f64 {
@@ -155,7 +189,10 @@ fn bare_through(jobs: u64, dir: &Path) -> f64 {
 
 /// From the first enqueue to the last durable completion, in batches of 1,000.
 fn engine_through(jobs: u64, dir: &Path) -> f64 {
-    let engine = Engine::builder(dir.join("store")).handle(|_: Noop, _: &Context| Ok(())).open().unwrap();
+    let engine = Engine::builder(dir.join("store"))
+        .handle(|_: Noop, _: &Context| Ok(()))
+        .open()
+        .unwrap();
     let begun = Instant::now();
     for _ in 0..jobs / 1_000 {
         let mut batch = engine.batch();

@@ -5,6 +5,7 @@
 use jobsled::{Context, Engine, Finished, JobResult, job, rkyv};
 
 #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[rkyv(crate = jobsled::rkyv)]
 struct CountWords {
     text: String,
 }

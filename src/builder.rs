@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 
 use crate::clock::{Clock, SystemClock};
 use crate::engine::{
-    Disk, Engine, HandOuts, Hub, Inbox, Limits, Parts, PoolLink, Recorder, Shared, Watchdog,
-    WhenFullRule, first_group, recover, spawn_writer,
+    Disk, Engine, HandOuts, Hub, Inbox, Limits, Parts, PoolLink, Recorder, Replayed, Shared,
+    Watchdog, WhenFullRule, first_group, read_back, recover, spawn_writer,
 };
 use crate::error::{Error, Result};
 use crate::job::{Format, InPlace, Job, JobResult, View, check_name, millis};
@@ -342,11 +342,12 @@ impl EngineBuilder {
         let pools = self.pools()?;
         let setup = self.setup(&pools)?;
         let opened = match self.dir.clone() {
-            Some(dir) => open_store(&dir, self.take_over, self.clock.as_ref())?,
-            None => open_memory(self.clock.as_ref())?,
+            Some(dir) => open_store(&dir, self.take_over, self.clock.as_ref(), &setup)
+                .map_err(|error| in_store(error, Some(&dir)))?,
+            None => open_memory(self.clock.as_ref(), setup)?,
         };
         let store_dir = opened.disk.dir.clone();
-        self.start(opened, pools, setup)
+        self.start(opened, pools)
             .map_err(|error| in_store(error, store_dir.as_deref()))
     }
 
@@ -440,8 +441,9 @@ impl EngineBuilder {
     }
 
     /// Joins the layers and starts the threads.
-    fn start(self, opened: Opened, pools: Vec<Pool>, setup: Setup) -> Result<Engine> {
+    fn start(self, opened: Opened, pools: Vec<Pool>) -> Result<Engine> {
         let disk_floor = self.limits.disk_floor;
+        let ballast_in = opened.disk.dir.clone();
         let (inbox, commands) = Inbox::new(self.inbox_jobs, self.inbox_bytes);
         let hub = Arc::new(Hub::default());
         let registry = Arc::new(self.registry);
@@ -463,17 +465,18 @@ impl EngineBuilder {
         let core = recover(Parts {
             clock: self.clock.clone(),
             journal: opened.journal,
-            store: opened.header.store,
             geometry: opened.header.geometry,
-            witness: dir.as_ref().map(|dir| Store::at(dir).witness()),
+            replayed: opened.replayed,
             disk: opened.disk,
-            setup,
             limits: self.limits,
             pools: links.collect(),
             inbox: inbox.clone(),
             hub: hub.clone(),
             watchdog: watchdog.clone(),
         })?;
+        if let Some(dir) = &ballast_in {
+            renew_ballast(dir);
+        }
         let health = slots.iter().map(|running| {
             let running = running.clone();
             let health = move || {
@@ -523,38 +526,42 @@ impl EngineBuilder {
 struct Opened {
     header: StoreHeader,
     journal: Box<dyn journal::Journal>,
+    replayed: Replayed,
     disk: Disk,
 }
 
 /// Given up only so that a full store can be opened.
 const BALLAST_BYTES: u64 = 4 << 20;
 
-fn open_store(dir: &Path, take_over: bool, clock: &dyn Clock) -> Result<Opened> {
+fn open_store(dir: &Path, take_over: bool, clock: &dyn Clock, setup: &Setup) -> Result<Opened> {
     make_dir(dir)?;
-    let (lock, previous) = StoreLock::acquire(dir, take_over)?;
     let store = Store::at(dir);
+    // Looked at before the lock is taken: somebody else's directory does not get a lock file either.
+    store.exists()?;
+    let (lock, previous) = StoreLock::acquire(dir, take_over)?;
+    let now_ms = clock.now().wall_ms;
     if !store.exists()? {
-        let now_ms = clock.now().wall_ms;
         store.create(Geometry::DEFAULT, |chain| {
             first_group(chain, Geometry::DEFAULT, now_ms)
         })?;
     }
-    let opened = store.open(previous != Previous::Clean);
-    let (header, journal) = match opened {
-        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::StorageFull => {
-            log::warn!(
-                "{}: the disk is full; giving up the ballast to open",
-                dir.display()
-            );
-            sys::ballast::release(dir).map_err(Error::io("release the ballast in", dir))?;
-            store.open(true)?
-        }
-        opened => opened?,
-    };
-    // Made anew when there is room again.
-    if let Err(error) = sys::ballast::ensure(dir, BALLAST_BYTES) {
-        log::warn!("{}: no ballast: {error}", dir.display());
+    // Opening writes: a snapshot, and one group. On a full disk the ballast makes room for them.
+    if sys::files::free_bytes(dir).is_ok_and(|free| free < BALLAST_BYTES) {
+        sys::ballast::release(dir).map_err(Error::io("release the ballast in", dir))?;
     }
+    let mut replayed = None;
+    let mut check = |header: StoreHeader, journal: &mut dyn journal::Journal| {
+        replayed = Some(read_back(
+            journal,
+            header.store,
+            Some(dir),
+            setup.clone(),
+            now_ms,
+        )?);
+        Ok(())
+    };
+    let (header, journal) = store.open(previous != Previous::Clean, &mut check)?;
+    let replayed = replayed.ok_or_else(|| Error::Bug("the journal was not read".to_owned()))?;
     let disk = Disk {
         dir: Some(dir.to_owned()),
         witness: None,
@@ -565,11 +572,20 @@ fn open_store(dir: &Path, take_over: bool, clock: &dyn Clock) -> Result<Opened> 
     Ok(Opened {
         header,
         journal,
+        replayed,
         disk,
     })
 }
 
-fn open_memory(clock: &dyn Clock) -> Result<Opened> {
+/// The ballast is made anew when there is plenty of room again.
+fn renew_ballast(dir: &Path) {
+    let roomy = sys::files::free_bytes(dir).is_ok_and(|free| free > 4 * BALLAST_BYTES);
+    if roomy && let Err(error) = sys::ballast::ensure(dir, BALLAST_BYTES) {
+        log::warn!("{}: no ballast: {error}", dir.display());
+    }
+}
+
+fn open_memory(clock: &dyn Clock, setup: Setup) -> Result<Opened> {
     let header = StoreHeader {
         store: sys::random_u128(),
         geometry: Geometry::DEFAULT,
@@ -583,6 +599,13 @@ fn open_memory(clock: &dyn Clock) -> Result<Opened> {
         &mut std::collections::VecDeque::new(),
         header.geometry,
     )?;
+    let replayed = read_back(
+        journal.as_mut(),
+        header.store,
+        None,
+        setup,
+        clock.now().wall_ms,
+    )?;
     let disk = Disk {
         dir: None,
         witness: None,
@@ -593,6 +616,7 @@ fn open_memory(clock: &dyn Clock) -> Result<Opened> {
     Ok(Opened {
         header,
         journal,
+        replayed,
         disk,
     })
 }

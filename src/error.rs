@@ -92,7 +92,7 @@ pub enum Error {
     // --- not now: nothing was written, the same call may work later ---
     /// The inbox is full (only from calls that never block).
     #[error(
-        "{waiting} jobs with {bytes} bytes are waiting to be stored, the limits are {limit} jobs and \
+        "{waiting} jobs with {bytes} bytes are waiting to be stored, the limit is {limit} jobs and \
          {bytes_limit} bytes: try again, or use a call that waits. Nothing was stored"
     )]
     Full {

@@ -8,6 +8,7 @@
 //! use jobsled::{Context, Engine, Finished, JobResult, job, rkyv};
 //!
 //! #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+//! #[rkyv(crate = jobsled::rkyv)]
 //! struct CountWords {
 //!     text: String,
 //! }
@@ -60,3 +61,8 @@ pub use journal::lab;
 pub use ledger::{AttemptError, Counters};
 pub use rkyv;
 pub use worker::{Attempt, AttemptEnd, CancelReason, Context, Pool, Report, Task};
+
+/// The README's program compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -31,6 +31,7 @@ use crate::sys;
 /// use jobsled::{Engine, Finished, job, rkyv};
 ///
 /// #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+/// #[rkyv(crate = jobsled::rkyv)]
 /// struct Greet { name: String }
 /// job!(Greet, kind = "greet", output = String);
 ///
@@ -446,8 +447,8 @@ impl Shared {
         self.watchdog.close();
         self.pool_health.lock().clear();
         let writer = self.writer.lock().take();
-        // A writer that hangs in a commit is not waited for.
-        if let (Some(writer), Ok(_)) = (writer, &given_back) {
+        // A writer that hangs in a commit is not waited for. Any other has ended, and let go of the lock.
+        if let Some(writer) = writer.filter(|_| !self.watchdog.has_given_up()) {
             drop(writer.join());
         }
         Ok(ShutdownReport {

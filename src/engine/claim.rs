@@ -105,11 +105,10 @@ impl<J: Job> Claim<J> {
             <J::Format as Format<J>>::decode(bytes).map_err(|e| error(e.to_string()))
         };
         if self.job.encoding != encoding_of::<J::Format>() {
-            let found = format!(
-                "is stored as {:?}, this type's format is another",
-                self.job.encoding
-            );
-            return Err(error(found));
+            let (found, wanted) = (self.job.encoding, encoding_of::<J::Format>());
+            return Err(error(format!(
+                "is stored as {found}, this type reads {wanted}"
+            )));
         }
         match &self.job.payload {
             Bytes::InEntry { entry, range } => decode(entry.get(range.clone()).unwrap_or_default()),

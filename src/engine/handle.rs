@@ -186,7 +186,7 @@ impl<O> Handle<O> {
                         what: "output",
                         kind: self.kind.to_string(),
                         reason: format!(
-                            "is kept as {:?}, as the job was enqueued; this handle reads {:?}",
+                            "is kept as {}, as the job was enqueued; this handle reads {}",
                             ending.encoding, self.encoding
                         ),
                     });

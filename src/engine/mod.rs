@@ -45,7 +45,7 @@ pub(crate) use handle::read_history;
 pub(crate) use handout::{Asked, Bytes, HandOut, HandOuts, Live};
 pub(crate) use inbox::{Inbox, WhenFullRule};
 pub(crate) use recorder::Recorder;
-pub(crate) use recover::{Parts, first_group, recover};
+pub(crate) use recover::{Parts, Replayed, first_group, read_back, recover};
 pub(crate) use watchdog::Watchdog;
 pub(crate) use writer::spawn as spawn_writer;
 

@@ -5,7 +5,7 @@
 //! group is synced.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::clock_watch::ClockWatch;
@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::job::JobId;
 use crate::journal::{
-    Chain, Draft, Found, Geometry, Head, Journal, Mark, Sealed, Visit, Witness, find_head,
+    Chain, Draft, Found, Geometry, Head, Journal, Mark, Sealed, Store, Visit, Witness, find_head,
     remove_all, replay,
 };
 use crate::ledger::{Event, LeaseRecord, Ledger, Mismatch, Setup, Stamp};
@@ -29,12 +29,9 @@ use crate::sys;
 pub(crate) struct Parts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) journal: Box<dyn Journal>,
-    pub(crate) store: u128,
     pub(crate) geometry: Geometry,
     pub(crate) disk: Disk,
-    /// Where the witness is; `None` for an engine in memory.
-    pub(crate) witness: Option<PathBuf>,
-    pub(crate) setup: Setup,
+    pub(crate) replayed: Replayed,
     pub(crate) limits: Limits,
     pub(crate) pools: Vec<PoolLink>,
     pub(crate) inbox: Inbox,
@@ -42,16 +39,25 @@ pub(crate) struct Parts {
     pub(crate) watchdog: Arc<Watchdog>,
 }
 
-/// Replays the journal, checks it against digest and witness, and recovers what an earlier process
-/// left behind.
-pub(crate) fn recover(mut parts: Parts) -> Result<Core> {
-    let now = parts.clock.now();
-    let journal = parts.journal.as_mut();
-    let head = find_head(journal, parts.store)?;
-    if let Some(path) = &parts.witness {
-        parts.disk.witness = Some(open_witness(path, &parts.disk, &head)?);
-    }
-    let mut ledger = Ledger::new(parts.setup, now.wall_ms);
+/// A journal that was read and found whole.
+pub(crate) struct Replayed {
+    head: Head,
+    ledger: Ledger,
+    witness: Option<Witness>,
+}
+
+/// Replays the journal and checks it against digest and witness. Changes nothing in it. `store_dir` is
+/// where the witness is; `None` for an engine in memory.
+pub(crate) fn read_back(
+    journal: &mut dyn Journal,
+    store: u128,
+    store_dir: Option<&Path>,
+    setup: Setup,
+    now_ms: i64,
+) -> Result<Replayed> {
+    let head = find_head(journal, store)?;
+    let witness = store_dir.map(|dir| open_witness(dir, &head)).transpose()?;
+    let mut ledger = Ledger::new(setup, now_ms);
     replay(journal, &head, &mut |visit| match visit {
         Visit::Entry { position, bytes } => {
             ledger.entry_written(position, u32::try_from(bytes).unwrap_or(u32::MAX));
@@ -68,6 +74,24 @@ pub(crate) fn recover(mut parts: Parts) -> Result<Core> {
             reason: "its digest is not the one that was written with it".to_owned(),
         });
     }
+    Ok(Replayed {
+        head,
+        ledger,
+        witness,
+    })
+}
+
+/// Cleans up what was cut short and recovers what an earlier process left behind.
+pub(crate) fn recover(mut parts: Parts) -> Result<Core> {
+    let now = parts.clock.now();
+    let Replayed {
+        head,
+        ledger,
+        witness,
+    } = parts.replayed;
+    parts.disk.witness = witness;
+    let journal = parts.journal.as_mut();
+    journal.release_memory()?;
     // Left over from removals and commits that were cut short; gone and synced before anything is added.
     let below = journal.positions_below(head.last.tail)?;
     remove_all(
@@ -75,7 +99,6 @@ pub(crate) fn recover(mut parts: Parts) -> Result<Core> {
         head.incomplete.iter().copied().chain(below),
         parts.geometry,
     )?;
-    journal.release_memory()?;
     parts
         .disk
         .payloads
@@ -147,10 +170,10 @@ impl Core {
 
 /// Opens the witness and checks that the journal has all that it saw acknowledged. A missing one is
 /// made anew.
-fn open_witness(path: &Path, disk: &Disk, head: &Head) -> Result<Witness> {
+fn open_witness(dir: &Path, head: &Head) -> Result<Witness> {
     let last = &head.last;
-    let store = disk.dir.clone().unwrap_or_default();
-    match Witness::open(path, last.store)? {
+    let (store, path) = (dir.to_owned(), Store::at(dir).witness());
+    match Witness::open(&path, last.store)? {
         Found::Marked(_, mark) if last.group < mark.group => Err(Error::Missing {
             path: store,
             witnessed: mark.group,
@@ -177,7 +200,7 @@ fn open_witness(path: &Path, disk: &Disk, head: &Head) -> Result<Witness> {
             }
             let (epoch, group, position) = (last.epoch, last.group, last.position);
             Witness::create(
-                path,
+                &path,
                 last.store,
                 &Mark {
                     epoch,

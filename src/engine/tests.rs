@@ -79,12 +79,13 @@ impl Life {
             slack_bytes: 20_000,
             ..Setup::default()
         };
+        let mut journal: Box<dyn journal::Journal> = Box::new(disk.journal());
+        let replayed = read_back(journal.as_mut(), 42, None, setup, clock.now().wall_ms)?;
         let core = recover(Parts {
             clock: Arc::new(clock.clone()),
-            journal: Box::new(disk.journal()),
-            store: 42,
+            journal,
+            replayed,
             geometry: Geometry::DEFAULT,
-            witness: None,
             disk: Disk {
                 dir: None,
                 witness: None,
@@ -92,7 +93,6 @@ impl Life {
                 recorder: Arc::new(Recorder::none()),
                 lock: None,
             },
-            setup,
             limits: Limits {
                 stop_grace: Duration::from_secs(5),
                 lock_timeout: Duration::from_mins(10),

@@ -9,6 +9,7 @@ use super::policy::JobDefaults;
 /// use jobsled::{Job, JobDefaults, Rkyv, rkyv};
 ///
 /// #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+/// #[rkyv(crate = jobsled::rkyv)]
 /// struct Thumbnail {
 ///     path: String,
 ///     width: u32,
@@ -52,12 +53,14 @@ pub type View<J> = <<J as Job>::Format as InPlace<J>>::View;
 /// use jobsled::{job, rkyv};
 ///
 /// #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+/// #[rkyv(crate = jobsled::rkyv)]
 /// struct SendMail {
 ///     to: String,
 /// }
 /// job!(SendMail, kind = "send-mail");
 ///
 /// #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+/// #[rkyv(crate = jobsled::rkyv)]
 /// struct Resize {
 ///     width: u32,
 /// }

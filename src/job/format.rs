@@ -116,6 +116,15 @@ pub(crate) enum Encoding {
     Json = 1,
 }
 
+impl std::fmt::Display for Encoding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Encoding::Rkyv => "rkyv",
+            Encoding::Json => "JSON",
+        })
+    }
+}
+
 impl Encoding {
     pub(crate) fn from_byte(byte: u8) -> Option<Encoding> {
         match byte {

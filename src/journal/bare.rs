@@ -29,13 +29,23 @@ impl BareJournal {
     /// As opening an engine.
     pub fn create(dir: &Path, window: u64) -> Result<BareJournal> {
         let store = Store::at(dir);
-        store.create(Geometry::DEFAULT, |chain| crate::engine::first_group(chain, Geometry::DEFAULT, 0))?;
-        let (header, journal) = store.open(false)?;
+        store.create(Geometry::DEFAULT, |chain| {
+            crate::engine::first_group(chain, Geometry::DEFAULT, 0)
+        })?;
+        let (header, journal) = store.open(false, &mut |_, _| Ok(()))?;
         let mut chain = header.first_chain();
         // Positions and groups need only rise; nothing replays this store.
         (chain.next_position, chain.next_group) = (1_000, 1_000);
         let draft = Draft::new(Geometry::DEFAULT);
-        Ok(BareJournal { journal, chain, draft, removals: VecDeque::new(), tail: 1_000, next_id: 1, window })
+        Ok(BareJournal {
+            journal,
+            chain,
+            draft,
+            removals: VecDeque::new(),
+            tail: 1_000,
+            next_id: 1,
+            window,
+        })
     }
 
     /// Commits one group: so many jobs of this payload enqueued, and so many claimed and completed.
@@ -52,12 +62,30 @@ impl BareJournal {
         }
         for n in 0..finished {
             let (id, claim) = (JobId::from_number(n + 1), n + 1);
-            self.draft.push(&Event::Claimed { id, claim, alone: false })?;
-            self.draft.push(&Event::Completed { id, claim, ran_us: 1, history: None })?;
+            self.draft.push(&Event::Claimed {
+                id,
+                claim,
+                alone: false,
+            })?;
+            self.draft.push(&Event::Completed {
+                id,
+                claim,
+                ran_us: 1,
+                history: None,
+            })?;
         }
-        let tail = self.chain.next_position.saturating_sub(self.window).max(self.tail);
+        let tail = self
+            .chain
+            .next_position
+            .saturating_sub(self.window)
+            .max(self.tail);
         let sealed = self.draft.seal(&mut self.chain, 0, tail, 0);
-        commit(self.journal.as_mut(), &sealed, &mut self.removals, Geometry::DEFAULT)?;
+        commit(
+            self.journal.as_mut(),
+            &sealed,
+            &mut self.removals,
+            Geometry::DEFAULT,
+        )?;
         self.removals.extend(self.tail..tail);
         self.tail = tail;
         Ok(())
@@ -85,6 +113,8 @@ fn record(id: JobId, payload: &[u8]) -> NewRecord<'_> {
 
 impl std::fmt::Debug for BareJournal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("BareJournal").field("chain", &self.chain).finish_non_exhaustive()
+        f.debug_struct("BareJournal")
+            .field("chain", &self.chain)
+            .finish_non_exhaustive()
     }
 }

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::path::Path;
 
+pub use super::bare::BareJournal;
 use super::{
     Chain, Draft, Frames, Geometry, Head, Header, Journal, Sealed, Store, Visit, commit, find_head,
     remove_all, replay,
@@ -321,7 +322,9 @@ impl<'a> Life<'a> {
         after_crash: bool,
         tell: &'a mut dyn FnMut(Mark),
     ) -> Result<Life<'a>, Failure> {
-        let (header, mut journal) = Store::at(dir).open(after_crash).map_err(Failure::Open)?;
+        let (header, mut journal) = Store::at(dir)
+            .open(after_crash, &mut |_, _| Ok(()))
+            .map_err(Failure::Open)?;
         let (head, book) = verified(journal.as_mut(), header.store).map_err(Failure::Content)?;
         tell(Mark::Found(Group {
             number: head.last.group,

@@ -3,6 +3,8 @@
 //! Owns the bytes on disk: frames and entries, the write pattern on sled, the opening sequence, the
 //! witness, large payload files. Must not know what the events mean; that is the ledger's.
 
+#[cfg(feature = "lab")]
+mod bare;
 mod commit;
 mod entry;
 mod frame;
@@ -13,6 +15,7 @@ mod payloads;
 mod replay;
 mod sled;
 mod store;
+mod swap;
 mod witness;
 
 use std::sync::Arc;

@@ -5,13 +5,17 @@
 //! descriptor of sled's `db`.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::commit::Geometry;
+use super::commit::{Geometry, commit};
+use super::entry::Sealed;
+use super::swap::{Swap, sync_tree};
 use super::{EntryBytes, Journal};
 use crate::error::{Error, Result};
 use crate::sys;
@@ -24,6 +28,11 @@ const OPEN_LIMIT: Duration = Duration::from_mins(10);
 /// After a drop, sled's pool may hold its lock for a moment longer.
 const RELEASE_TRIES: u32 = 2_000;
 
+/// Logs up to this size are opened by copy and swap, which costs milliseconds.
+const COPY_MAX: u64 = 32 * (4 << 20);
+/// Below this a scan takes too little memory to be worth another opening.
+const RELEASE_MIN: u64 = 16 << 20;
+
 #[derive(Debug)]
 pub(super) struct SledJournal {
     /// `None` only while it is being reopened, or after that failed.
@@ -31,12 +40,67 @@ pub(super) struct SledJournal {
     /// Our own descriptor of `db`, for `fdatasync`.
     file: File,
     path: PathBuf,
+    swap: Swap,
     geometry: Geometry,
 }
 
 impl SledJournal {
+    /// Opens the journal by copy and swap (see `swap.rs`).
+    ///
+    /// `check` looks at what was opened before it takes the original's place: if it refuses, the original
+    /// is as it was. Where the copy would be too large, or there is no room for it, sled opens the
+    /// original, and its weakness is only made short: everything is synced at once.
+    pub(super) fn open(
+        swap: &Swap,
+        geometry: Geometry,
+        check: &mut dyn FnMut(&mut dyn Journal) -> Result<()>,
+    ) -> Result<SledJournal> {
+        let log = swap.now.join("db");
+        let size = std::fs::metadata(&log)
+            .map_err(Error::io("look at", &log))?
+            .len();
+        if size <= COPY_MAX {
+            let opened = swap.replace(|copy| {
+                let mut journal = SledJournal::open_files(copy, swap, geometry)?;
+                journal.check(check)?;
+                journal.sync()?;
+                if cfg!(unix) {
+                    return Ok(Some(journal));
+                }
+                // Elsewhere a directory with open files cannot be renamed.
+                journal.shut()?;
+                Ok(None)
+            })?;
+            match opened {
+                Some(Some(mut journal)) => {
+                    journal.path.clone_from(&swap.now);
+                    return Ok(journal);
+                }
+                Some(None) => {}
+                None => {
+                    let path = swap.now.display();
+                    log::warn!("{path}: no room to open a copy, opening in place");
+                }
+            }
+        }
+        let mut journal = SledJournal::open_files(&swap.now, swap, geometry)?;
+        journal.check(check)?;
+        journal.sync()?;
+        sync_tree(&swap.now)?;
+        Ok(journal)
+    }
+
+    /// Makes the journal's files in the swap's new directory, with a first group, and leaves everything
+    /// closed and synced.
+    pub(super) fn make(swap: &Swap, geometry: Geometry, first: &[Sealed]) -> Result<()> {
+        let mut journal = SledJournal::open_files(&swap.new, swap, geometry)?;
+        commit(&mut journal, first, &mut VecDeque::new(), geometry)?;
+        journal.shut()?;
+        sync_tree(&swap.new)
+    }
+
     /// Opens (or makes) the sled files in `path`. The directory must exist.
-    pub(super) fn open(path: &Path, geometry: Geometry) -> Result<SledJournal> {
+    fn open_files(path: &Path, swap: &Swap, geometry: Geometry) -> Result<SledJournal> {
         // Opened before sled writes for the first time, so that a failed write-back is seen by us.
         let log = path.join("db");
         let file = File::options()
@@ -47,12 +111,41 @@ impl SledJournal {
             .open(&log)
             .map_err(Error::io("open", &log))?;
         let db = open_db(path, geometry)?;
+        let (path, swap) = (path.to_owned(), swap.clone());
         Ok(SledJournal {
             db: Some(db),
             file,
-            path: path.to_owned(),
+            path,
+            swap,
             geometry,
         })
+    }
+
+    /// Lets somebody look at it; refused, sled's threads and files are given back.
+    fn check(&mut self, check: &mut dyn FnMut(&mut dyn Journal) -> Result<()>) -> Result<()> {
+        check(self).inspect_err(|_| {
+            let db = self.db.take();
+            // What sled says on closing damaged files is of no interest, not even a panic.
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(db)));
+        })
+    }
+
+    fn reopen(&mut self) -> Result<()> {
+        self.sync()?;
+        drop(self.db.take());
+        sys::heap::trim();
+        *self = SledJournal::open(&self.swap, self.geometry, &mut |_| Ok(()))?;
+        Ok(())
+    }
+
+    /// Closes the files. sled writes a last time.
+    fn shut(mut self) -> Result<()> {
+        self.sync()?;
+        drop(self.db.take());
+        self.file
+            .sync_all()
+            .map_err(Error::io("sync", self.path.join("db")))?;
+        sys::files::sync_dir(&self.path)
     }
 
     fn db(&self) -> Result<&sled::Db> {
@@ -159,22 +252,27 @@ impl Journal for SledJournal {
     /// drop, trim the heap, open again (measured: 247 MB to 13 MB at a million pending jobs, 15 ms).
     fn release_memory(&mut self) -> Result<()> {
         self.sync()?;
-        drop(self.db.take());
-        sys::heap::trim();
-        self.db = Some(open_db(&self.path, self.geometry)?);
-        self.sync()
+        if self.bytes_on_disk() < RELEASE_MIN {
+            return Ok(());
+        }
+        self.reopen()
     }
 
     /// Opens and closes once more: that leaves a fresh snapshot, with which later damage becomes a clean
     /// error instead of a panic (and the next open has nothing to replay).
     fn close(mut self: Box<Self>) -> Result<()> {
-        self.sync()?;
-        drop(self.db.take());
-        drop(open_db(&self.path, self.geometry)?);
-        self.file
-            .sync_all()
-            .map_err(Error::io("sync", self.path.join("db")))?;
-        sys::files::sync_dir(&self.path)
+        match self.reopen() {
+            // Everything is synced; the snapshot has to wait for room.
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::StorageFull => {
+                log::warn!(
+                    "{}: no room for a fresh snapshot on closing",
+                    self.path.display()
+                );
+                Ok(())
+            }
+            Err(error) => Err(error),
+            Ok(()) => self.shut(),
+        }
     }
 }
 
@@ -229,8 +327,7 @@ fn open_when_released(config: &sled::Config) -> sled::Result<sled::Db> {
 }
 
 fn is_still_held(error: &std::io::Error) -> bool {
-    error.kind() == std::io::ErrorKind::WouldBlock
-        || error.to_string().contains("could not acquire lock")
+    error.kind() == ErrorKind::WouldBlock || error.to_string().contains("could not acquire lock")
 }
 
 /// A snapshot that a crash left half made sorts last, is read first and fails every later open. The

@@ -3,7 +3,7 @@
 //! ```text
 //! DIR/lock              who has it open
 //! DIR/journal/          sled's files and `jobsled`, the store's header
-//! DIR/journal.new, .old a copy being opened (see `open_by_copy`), or a store being made
+//! DIR/journal.new, .old a copy being opened (see `swap.rs`), or a store being made
 //! DIR/witness           the last group acknowledged, outside the journal
 //! DIR/recorder          which handlers had begun
 //! DIR/payloads/         large payloads, a file each
@@ -14,17 +14,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::Journal;
-use super::commit::{Geometry, commit};
+use super::commit::Geometry;
 use super::entry::{Chain, FORMAT, Sealed};
 use super::frame::layout_fingerprint;
 use super::sled::SledJournal;
+use super::swap::Swap;
 use crate::error::{Error, Result};
 use crate::sys;
 
 const MAGIC: [u8; 8] = *b"JOBSLED\0";
-/// Files up to this size are opened by copy and swap: there sled's own open is at its weakest (a live set of
-/// less than about three segments), and the copy costs milliseconds.
-const COPY_MAX: u64 = 32 * (4 << 20);
 
 /// What a store is made with, for ever. `journal/jobsled`:
 /// `magic [8] | format u32 | store id [16] | segment bytes u32 | entry cap u32 | sync budget u32 | layout u32 | checksum [8]`.
@@ -146,30 +144,39 @@ impl Store {
         self.dir.join("payloads")
     }
 
-    fn journal(&self) -> PathBuf {
-        self.dir.join("journal")
-    }
-
-    fn journal_new(&self) -> PathBuf {
-        self.dir.join("journal.new")
-    }
-
-    fn journal_old(&self) -> PathBuf {
-        self.dir.join("journal.old")
+    fn swap(&self) -> Swap {
+        Swap::of(&self.dir, "journal")
     }
 
     /// Whether a store is here. An empty directory, or one in which making a store was cut short, is not; a
     /// directory with anything else in it is an error.
     pub(crate) fn exists(&self) -> Result<bool> {
-        if self.journal().exists() || self.journal_old().exists() {
+        let swap = self.swap();
+        for dir in [&swap.new, &swap.old] {
+            self.check_ours(dir)?;
+        }
+        if swap.now.exists()
+            && !["jobsled", "db"]
+                .iter()
+                .any(|file| swap.now.join(file).exists())
+        {
+            let found = "its `journal` holds no journal".to_owned();
+            return Err(Error::NotAStore {
+                path: self.dir.clone(),
+                found,
+            });
+        }
+        if swap.now.exists() || swap.old.exists() {
             return Ok(true);
         }
         let entries = fs::read_dir(&self.dir).map_err(Error::io("list", &self.dir))?;
         for entry in entries {
-            let name = entry.map_err(Error::io("list", &self.dir))?.file_name();
+            let entry = entry.map_err(Error::io("list", &self.dir))?;
+            let name = entry.file_name();
             let name = name.to_string_lossy();
             match name.as_ref() {
-                "lock" | "journal.new" => {}
+                "lock" if entry.path().is_file() => {}
+                "journal.new" => {}
                 "witness" | "payloads" | "recorder" | "ballast" => {
                     return Err(Error::Damaged {
                         path: self.dir.clone(),
@@ -188,6 +195,29 @@ impl Store {
         Ok(false)
     }
 
+    /// A journal's directory holds nothing but sled's files and the header; one with anything else in it is
+    /// somebody else's, and must not be touched.
+    fn check_ours(&self, dir: &Path) -> Result<()> {
+        let entries = match fs::read_dir(dir) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(Error::io("list", dir))?,
+        };
+        for entry in entries {
+            let name = entry.map_err(Error::io("list", dir))?.file_name();
+            let name = name.to_string_lossy();
+            let ours = matches!(name.as_ref(), "jobsled" | "conf" | "db" | "blobs")
+                || name.starts_with("snap.");
+            if !ours {
+                let found = format!("it contains `{}`", dir.join(name.as_ref()).display());
+                return Err(Error::NotAStore {
+                    path: self.dir.clone(),
+                    found,
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// Makes a store: everything is built aside, synced, and put in place by one rename. `first` makes the
     /// first group. Nothing is left half made by a crash at any moment.
     pub(crate) fn create(
@@ -199,112 +229,36 @@ impl Store {
             store: sys::random_u128(),
             geometry,
         };
-        let new = self.journal_new();
-        sys::files::remove_dir_if_there(&new)?;
-        sys::files::create_dir_private(&new)?;
-        sys::files::write_new_synced(&new.join("jobsled"), &header.to_bytes())?;
-        let mut journal = Box::new(SledJournal::open(&new, geometry)?);
-        let mut chain = header.first_chain();
-        let group = first(&mut chain)?;
-        commit(
-            journal.as_mut(),
-            &group,
-            &mut std::collections::VecDeque::new(),
-            geometry,
-        )?;
-        journal.close()?;
-        sync_tree(&new)?;
-        self.rename(&new, &self.journal())?;
-        if let Some(parent) = self.dir.parent() {
-            sys::files::sync_dir(if parent.as_os_str().is_empty() {
-                Path::new(".")
-            } else {
-                parent
-            })?;
-        }
+        let swap = self.swap();
+        sys::files::remove_dir_if_there(&swap.new)?;
+        sys::files::create_dir_private(&swap.new)?;
+        sys::files::write_new_synced(&swap.new.join("jobsled"), &header.to_bytes())?;
+        let group = first(&mut header.first_chain())?;
+        SledJournal::make(&swap, geometry, &group)?;
+        swap.put_in_place()?;
+        sys::files::sync_parent(&self.dir)?;
         Ok(header)
     }
 
-    /// Opens the journal. `after_crash`: the last owner did not close it.
-    pub(crate) fn open(&self, after_crash: bool) -> Result<(StoreHeader, Box<dyn Journal>)> {
-        self.finish_swap()?;
-        let header = StoreHeader::read(&self.journal().join("jobsled"))?;
-        let log = self.journal().join("db");
-        let file = fs::File::open(&log).map_err(Error::io("open", &log))?;
-        let size = file.metadata().map_err(Error::io("look at", &log))?.len();
+    /// Opens the journal. `after_crash`: the last owner did not close it. `check` reads it before
+    /// anything of the store is changed (of stores up to the size that is opened by copy).
+    pub(crate) fn open(
+        &self,
+        after_crash: bool,
+        check: &mut dyn FnMut(StoreHeader, &mut dyn Journal) -> Result<()>,
+    ) -> Result<(StoreHeader, Box<dyn Journal>)> {
+        let swap = self.swap();
+        swap.finish()?;
+        let header = StoreHeader::read(&swap.now.join("jobsled"))?;
         if after_crash {
             // Read what the disk has, not pages that a failed sync may have marked clean.
+            let log = swap.now.join("db");
+            let file = fs::File::open(&log).map_err(Error::io("open", &log))?;
             sys::files::forget_cached_pages(&file).map_err(Error::io("sync", &log))?;
         }
-        drop(file);
-        if size <= COPY_MAX {
-            self.open_by_copy(header.geometry)?;
-        }
-        let journal = SledJournal::open(&self.journal(), header.geometry)?;
-        sync_tree(&self.journal())?;
+        let journal = SledJournal::open(&swap, header.geometry, &mut |journal| {
+            check(header, journal)
+        })?;
         Ok((header, Box::new(journal)))
     }
-
-    /// sled's open writes, and is not itself power-safe. So it opens a copy first; only when that is complete
-    /// and synced does it take the original's place. A cut at any moment leaves one whole store, and damage
-    /// found on the way leaves the original as evidence.
-    fn open_by_copy(&self, geometry: Geometry) -> Result<()> {
-        let (now, new, old) = (self.journal(), self.journal_new(), self.journal_old());
-        match sys::files::copy_dir(&now, &new) {
-            Ok(()) => {}
-            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::StorageFull => {
-                // No room for a copy: opened in place, which is how large stores are opened anyway.
-                log::warn!(
-                    "{}: no room to open a copy, opening in place",
-                    self.dir.display()
-                );
-                return sys::files::remove_dir_if_there(&new);
-            }
-            Err(error) => return Err(error),
-        }
-        Box::new(SledJournal::open(&new, geometry).map_err(|e| self.about_original(e))?).close()?;
-        sync_tree(&new)?;
-        self.rename(&now, &old)?;
-        self.rename(&new, &now)?;
-        sys::files::remove_dir_if_there(&old)
-    }
-
-    /// Damage was found in the copy, but it is the original that people have to look at.
-    fn about_original(&self, error: Error) -> Error {
-        match error {
-            Error::Damaged { what, reason, .. } => Error::Damaged {
-                path: self.journal(),
-                what,
-                reason,
-            },
-            other => other,
-        }
-    }
-
-    /// A swap that was cut short: whichever of the two is whole is the journal.
-    fn finish_swap(&self) -> Result<()> {
-        if !self.journal().exists() {
-            self.rename(&self.journal_old(), &self.journal())?;
-        }
-        sys::files::remove_dir_if_there(&self.journal_new())?;
-        sys::files::remove_dir_if_there(&self.journal_old())
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
-        fs::rename(from, to).map_err(Error::io("rename", from))?;
-        sys::files::sync_dir(&self.dir)
-    }
-}
-
-/// sled syncs neither `conf` nor any directory.
-fn sync_tree(dir: &Path) -> Result<()> {
-    for entry in fs::read_dir(dir).map_err(Error::io("list", dir))? {
-        let path = entry.map_err(Error::io("list", dir))?.path();
-        if path.is_dir() {
-            sync_tree(&path)?;
-        } else {
-            sys::files::sync_file(&path)?;
-        }
-    }
-    sys::files::sync_dir(dir)
 }

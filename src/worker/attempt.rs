@@ -88,9 +88,10 @@ impl Worker {
         let cx = Context::new(&job, Engine::unguarded(self.shared.clone()));
         self.recorder
             .begin(job.epoch, job.place, job.id.number(), job.claim);
-        CURRENT_POOL.with_borrow_mut(|pool| *pool = Some(self.pool.clone()));
+        // A rayon thread may run this one inside another's wait: that one is current again afterwards.
+        let outer = CURRENT_POOL.replace(Some(self.pool.clone()));
         let result = catch(|| self.call(&job, &cx));
-        CURRENT_POOL.with_borrow_mut(|pool| *pool = None);
+        CURRENT_POOL.set(outer);
         self.recorder
             .end(job.epoch, job.place, job.id.number(), job.claim);
         let ran = clock.now().steady.saturating_sub(began);

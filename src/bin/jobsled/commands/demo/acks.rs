@@ -49,13 +49,26 @@ pub(super) struct Acks {
     path: PathBuf,
 }
 
+/// Makes the file of a life, before it begins: a child that is killed at once has one too.
+pub(super) fn prepare(place: &Place, life: u32) -> Result<(), Failure> {
+    let path = place.life(life);
+    match File::create_new(&path) {
+        Ok(_) => Ok(()),
+        Err(e) => Err(Failure::CannotRun(format!(
+            "could not make {}: {e}. Is the disk full?",
+            path.display()
+        ))),
+    }
+}
+
 impl Acks {
-    pub(super) fn create(place: &Place, life: u32) -> Result<Acks, Failure> {
+    /// The file that was prepared for this life.
+    pub(super) fn open(place: &Place, life: u32) -> Result<Acks, Failure> {
         let path = place.life(life);
-        match OpenOptions::new().append(true).create_new(true).open(&path) {
+        match OpenOptions::new().append(true).open(&path) {
             Ok(file) => Ok(Acks { file, path }),
             Err(e) => Err(Failure::CannotRun(format!(
-                "could not make {}: {e}",
+                "could not open {}: {e}",
                 path.display()
             ))),
         }

@@ -255,7 +255,7 @@ struct Earlier {
 impl Notes {
     fn new(place: &Place, life: u32) -> Result<Notes, Failure> {
         Ok(Notes {
-            acks: Acks::create(place, life)?,
+            acks: Acks::open(place, life)?,
             known: Mutex::default(),
         })
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
+use super::acks;
 use super::place::Place;
 use super::plan::Plan;
 use super::steady;
@@ -58,6 +59,7 @@ impl Life {
             .create(true)
             .open(place.child_log())
             .map_err(failed)?;
+        acks::prepare(place, life)?;
         let mut command = Command::new(this_program().map_err(failed)?);
         command
             .arg("demo-child")

@@ -1,0 +1,107 @@
+//! A directory that is replaced as a whole, or not at all.
+//!
+//! sled's open writes: a new snapshot (renamed and not synced), zeroes over what the new snapshot calls
+//! free, a shorter file. If a power cut keeps the later ones and loses the first, acknowledged groups
+//! are gone. So sled never opens the journal itself, but a copy; when that is open and synced it takes
+//! the original's place. A cut at any moment leaves one whole directory, and damage found on the way
+//! leaves the original as evidence.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::sys::files;
+
+/// The directory and its two neighbours.
+#[derive(Clone, Debug)]
+pub(super) struct Swap {
+    parent: PathBuf,
+    /// The directory itself.
+    pub(super) now: PathBuf,
+    /// The copy, until it is complete.
+    pub(super) new: PathBuf,
+    /// The original, until the copy has its name.
+    pub(super) old: PathBuf,
+}
+
+impl Swap {
+    pub(super) fn of(parent: &Path, name: &str) -> Swap {
+        Swap {
+            parent: parent.to_owned(),
+            now: parent.join(name),
+            new: parent.join(format!("{name}.new")),
+            old: parent.join(format!("{name}.old")),
+        }
+    }
+
+    /// Ends a swap that was cut short: whichever of the two is whole is the directory.
+    pub(super) fn finish(&self) -> Result<()> {
+        if !self.now.exists() {
+            self.rename(&self.old, &self.now)?;
+        }
+        files::remove_dir_if_there(&self.new)?;
+        files::remove_dir_if_there(&self.old)
+    }
+
+    /// Copies the directory, lets `change` work on the copy and puts the copy in its place. What
+    /// `change` leaves open stays open. `None` if the disk has no room for a copy; nothing is changed.
+    pub(super) fn replace<T>(&self, change: impl FnOnce(&Path) -> Result<T>) -> Result<Option<T>> {
+        match files::copy_dir(&self.now, &self.new) {
+            Ok(()) => {}
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::StorageFull => {
+                files::remove_dir_if_there(&self.new)?;
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        }
+        let changed = match change(&self.new) {
+            Ok(changed) => changed,
+            Err(error) => {
+                // The original is the evidence; the copy is of no use.
+                files::remove_dir_if_there(&self.new)?;
+                return Err(self.about_original(error));
+            }
+        };
+        sync_tree(&self.new)?;
+        self.rename(&self.now, &self.old)?;
+        self.put_in_place()?;
+        files::remove_dir_if_there(&self.old)?;
+        Ok(Some(changed))
+    }
+
+    /// Gives the new directory, complete and synced, the name.
+    pub(super) fn put_in_place(&self) -> Result<()> {
+        self.rename(&self.new, &self.now)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        fs::rename(from, to).map_err(Error::io("rename", from))?;
+        files::sync_dir(&self.parent)
+    }
+
+    /// Damage was found in the copy, but it is the original that people have to look at.
+    fn about_original(&self, error: Error) -> Error {
+        match error {
+            Error::Damaged { what, reason, .. } => Error::Damaged {
+                path: self.now.clone(),
+                what,
+                reason,
+            },
+            other => other,
+        }
+    }
+}
+
+/// Puts a directory and all in it on stable storage. sled syncs neither `conf` nor any directory.
+pub(super) fn sync_tree(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir).map_err(Error::io("list", dir))? {
+        let path = entry.map_err(Error::io("list", dir))?.path();
+        if path.is_dir() {
+            sync_tree(&path)?;
+        } else {
+            files::sync_file(&path)?;
+        }
+    }
+    files::sync_dir(dir)
+}
