@@ -10,6 +10,7 @@
     reason = "a bench prints and does not recover"
 )]
 #![expect(clippy::cast_precision_loss, reason = "rates are rounded anyway")]
+#![expect(clippy::disallowed_methods, reason = "a bench measures real time")]
 
 use std::fs::File;
 use std::io::Write;
@@ -168,7 +169,7 @@ fn raw(threads: usize, dir: &Path) -> f64 {
 fn bare(threads: usize, dir: &Path) -> f64 {
     let mut journal = BareJournal::create(dir, u64::MAX).unwrap();
     grouped(threads, move |jobs| {
-        journal.group(jobs, &[7; PAYLOAD + 8], 0).unwrap()
+        journal.group(jobs, &[7; PAYLOAD + 8], 0).unwrap();
     })
 }
 

@@ -2,6 +2,8 @@
 //!
 //! `cargo run --example basic`
 
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
 use jobsled::{Context, Engine, Finished, JobResult, job, rkyv};
 
 #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
@@ -11,8 +13,9 @@ struct CountWords {
 }
 job!(CountWords, kind = "count-words", output = u64);
 
-fn count_words(job: CountWords, _cx: &Context) -> JobResult<u64> {
-    Ok(job.text.split_whitespace().count() as u64)
+#[expect(clippy::unnecessary_wraps, reason = "a handler may fail")]
+fn count_words(CountWords { text }: CountWords, _cx: &Context) -> JobResult<u64> {
+    Ok(text.split_whitespace().count() as u64)
 }
 
 fn main() -> jobsled::Result<()> {

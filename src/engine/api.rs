@@ -258,7 +258,7 @@ impl Engine {
     ///
     /// [`Error::NoHandler`]; [`Error::Payload`].
     pub fn run_inline<J: Job>(&self, job: &J) -> Result<Result<J::Output, Stop>> {
-        let payload_error = |what| move |e| self.shared.payload_error(what, J::KIND, e);
+        let payload_error = |what| move |e| self.shared.payload_error(what, J::KIND, &e);
         let bytes = <J::Format as Format<J>>::encode(job, self.shared.payload_max)
             .map_err(payload_error("payload"))?;
         let ran = self
@@ -376,7 +376,7 @@ impl Shared {
         &self,
         what: &'static str,
         kind: &str,
-        error: PayloadError,
+        error: &PayloadError,
     ) -> Error {
         match (
             error.too_large(),

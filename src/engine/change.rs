@@ -166,7 +166,7 @@ impl<'e> Change<'e> {
     /// See [`Change`]; [`Error::Payload`] and [`Error::TooLarge`] (4 KiB) for the output.
     pub fn complete<J: Job>(&self, output: &J::Output) -> Result<Changed> {
         let bytes = <J::Format as Format<J::Output>>::encode(output, self.shared.payload_max)
-            .map_err(|e| self.shared.payload_error("output", J::KIND, e))?;
+            .map_err(|e| self.shared.payload_error("output", J::KIND, &e))?;
         let limit = crate::job::INLINE_OUTPUT_MAX as u64;
         if bytes.len() as u64 > limit {
             let remedy = "an output given from outside must be small";

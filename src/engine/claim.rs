@@ -134,7 +134,7 @@ impl<J: Job> Claim<J> {
     pub fn complete(self, output: &J::Output) -> Result<bool> {
         let shared = &self.engine.shared;
         let bytes = <J::Format as Format<J::Output>>::encode(output, shared.payload_max)
-            .map_err(|e| shared.payload_error("output", J::KIND, e))?;
+            .map_err(|e| shared.payload_error("output", J::KIND, &e))?;
         let content = if bytes.len() <= INLINE_OUTPUT_MAX {
             Content::Inline(bytes)
         } else {

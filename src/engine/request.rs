@@ -279,7 +279,7 @@ impl RequestDraft {
         }
         let bytes = self
             .payload
-            .map_err(|e| engine.shared.payload_error("payload", &self.kind, e))?;
+            .map_err(|e| engine.shared.payload_error("payload", &self.kind, &e))?;
         Ok(NewJob {
             payload: store_content(engine, "payload", bytes)?,
             kind: self.kind,

@@ -5,6 +5,10 @@
     clippy::unnecessary_wraps,
     reason = "handlers have the shape that the engine asks for"
 )]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test says what it expects by unwrapping"
+)]
 
 /// What an engine does for its users, end to end.
 mod api;

@@ -223,8 +223,8 @@ impl Cuts {
         places
     }
 
-    /// A third of the places are anywhere, a third where much is un-synced, a third just before or
-    /// after a sync or a change of names.
+    /// A third of the places are anywhere, a third in commits, the more the more is un-synced, a third
+    /// just before or after a sync or a change of names.
     fn place(&self, number: u64, weights: &Weights) -> usize {
         let mut random = Random(self.seed_of(number));
         let volume = weights.unsynced.last().copied().unwrap_or(0);
@@ -251,7 +251,7 @@ impl Cuts {
 /// What decides where a log is cut.
 #[derive(Debug, Default)]
 struct Weights {
-    /// By record: the sum of what was un-synced after it and all before it, in bytes.
+    /// By record: the sum of what commits had un-synced after it and all before it, in bytes.
     unsynced: Vec<u64>,
     /// Records that are neither writes nor marks.
     turns: Vec<usize>,
@@ -266,16 +266,16 @@ impl Weights {
         for (number, record) in records.iter().enumerate() {
             disk.apply(record);
             let unsynced = disk.unsynced();
-            total += unsynced;
-            weights.unsynced.push(total);
             match record {
                 Record::Write { .. } => {}
                 Record::Mark { line } => in_commit = is_begin_of_commit(line),
                 _ => weights.turns.push(number),
             }
             if in_commit {
+                total += unsynced;
                 weights.commit_max = weights.commit_max.max(unsynced);
             }
+            weights.unsynced.push(total);
         }
         weights
     }
