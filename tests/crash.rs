@@ -18,7 +18,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use jobsled::{
-    Context, Engine, EngineBuilder, JobId, JobResult, Pool, Queue, State, What, job, rkyv,
+    Context, DeadReason, Engine, EngineBuilder, JobId, JobResult, Pool, Queue, State, What, job,
+    rkyv,
 };
 
 #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
@@ -30,11 +31,17 @@ job!(Work, kind = "work", output = u64);
 
 const PRODUCERS: u64 = 8;
 const CHILD: &str = "JOBSLED_CRASH_CHILD";
+const SCENE: &str = "JOBSLED_CRASH_SCENE";
 
 fn main() {
-    match std::env::var(CHILD) {
-        Ok(dir) => child(Path::new(&dir)),
-        Err(_) => parent(),
+    match (std::env::var(CHILD), std::env::var(SCENE)) {
+        (Ok(dir), Ok(_)) => aborting_child(Path::new(&dir)),
+        (Ok(dir), Err(_)) => child(Path::new(&dir)),
+        _ => {
+            kills();
+            quarantine();
+            println!("test result: ok. 2 passed; 0 failed");
+        }
     }
 }
 
@@ -121,7 +128,7 @@ fn produce(producer: u64, engine: &Engine, mut told: &File) {
     }
 }
 
-fn parent() {
+fn kills() {
     let kills = number("JOBSLED_KILLS", 20);
     let seed = number("JOBSLED_SEED", 1);
     let temp = tempfile::tempdir().unwrap();
@@ -216,5 +223,73 @@ fn check(dir: &Path, kills: u64, seed: u64) {
     );
     assert_eq!((lost, undone, unfinished), (0, 0, 0));
     assert!(rising, "claim numbers rise");
-    println!("test result: ok. 1 passed; 0 failed");
+}
+
+#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+struct Suspect {
+    aborts: bool,
+}
+job!(Suspect, kind = "suspect");
+
+const INNOCENTS: usize = 7;
+
+/// One job aborts its process each time that it runs, seven long ones are in flight beside it: the one is
+/// quarantined, none of the seven is, and all seven complete.
+fn quarantine() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = temp.path().join("store");
+    let engine = Engine::builder(&store).open().unwrap();
+    let killer = engine.enqueue(Suspect { aborts: true }).unwrap().id();
+    for _ in 0..INNOCENTS {
+        engine.enqueue(Suspect { aborts: false }).unwrap();
+    }
+    engine.shutdown(Duration::ZERO).unwrap();
+    let mut crashes = 0;
+    loop {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        let status = child
+            .env(CHILD, temp.path())
+            .env(SCENE, "abort")
+            .stderr(Stdio::null())
+            .status();
+        if status.unwrap().success() {
+            break;
+        }
+        crashes += 1;
+        assert!(crashes <= 3, "it was not found");
+    }
+    let engine = Engine::builder(&store).open().unwrap();
+    for job in engine.jobs().list().unwrap() {
+        let expected = if job.id == killer {
+            State::Dead
+        } else {
+            State::Completed
+        };
+        assert_eq!((job.state, job.failures), (expected, 0), "{job:?}");
+    }
+    let reason = engine.details(killer).unwrap().unwrap().info.dead_reason;
+    assert_eq!((reason, crashes), (Some(DeadReason::Quarantined), 3));
+    println!("quarantine: found after {crashes} crashes, {INNOCENTS} innocents completed");
+}
+
+fn aborting_child(dir: &Path) {
+    let together = std::sync::Barrier::new(1 + INNOCENTS);
+    let engine = Engine::builder(dir.join("store"))
+        .pool(Pool::threads("default", 1 + INNOCENTS))
+        .handle(move |job: Suspect, cx: &Context| {
+            let alone = cx.crashes() >= 2;
+            if !alone {
+                together.wait(); // all eight have begun
+            }
+            if job.aborts {
+                std::process::abort();
+            }
+            if !alone {
+                cx.pause(Duration::from_hours(1))?;
+            }
+            Ok(())
+        })
+        .open()
+        .unwrap();
+    assert!(engine.wait_until_idle(Duration::from_mins(1)).unwrap());
 }
