@@ -18,7 +18,7 @@
 //!     Ok(job.text.split_whitespace().count() as u64)
 //! }
 //!
-//! # let dir = tempfile::tempdir()?;
+//! # let dir = tempfile::tempdir().expect("a temporary directory");
 //! # let path = dir.path().join("jobs");
 //! let engine = Engine::builder(path).handle(count_words).open()?;
 //! let handle = engine.enqueue(CountWords { text: "a job is a struct".into() })?;

@@ -35,7 +35,7 @@ use crate::sys;
 /// struct Greet { name: String }
 /// job!(Greet, kind = "greet", output = String);
 ///
-/// # let dir = tempfile::tempdir()?;
+/// # let dir = tempfile::tempdir().expect("a temporary directory");
 /// # let path = dir.path().join("jobs");
 /// let engine = Engine::builder(path)
 ///     .handle(|job: Greet, _cx: &jobsled::Context| Ok(format!("hello {}", job.name)))
