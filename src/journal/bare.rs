@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 use std::path::Path;
 
+use super::lab::job;
 use super::{Chain, Draft, Geometry, Journal, Store, commit};
 use crate::error::Result;
-use crate::job::{Encoding, JobId, Policy, Priority};
-use crate::ledger::{Event, NewRecord, Payload};
+use crate::job::JobId;
+use crate::ledger::Event;
 
 /// Writes groups of the events that jobs cause, exactly as the engine does: packed, hashed, inserted,
 /// flushed, synced. No ledger, no workers, no replies.
@@ -56,9 +57,9 @@ impl BareJournal {
     pub fn group(&mut self, enqueued: u64, payload: &[u8], finished: u64) -> Result<()> {
         self.draft.begin(&self.chain);
         for _ in 0..enqueued {
-            let id = JobId::from_number(self.next_id);
+            self.draft
+                .push(&Event::Enqueued(job(self.next_id, payload)))?;
             self.next_id += 1;
-            self.draft.push(&Event::Enqueued(record(id, payload)))?;
         }
         for n in 0..finished {
             let (id, claim) = (JobId::from_number(n + 1), n + 1);
@@ -89,25 +90,6 @@ impl BareJournal {
         self.removals.extend(self.tail..tail);
         self.tail = tail;
         Ok(())
-    }
-}
-
-fn record(id: JobId, payload: &[u8]) -> NewRecord<'_> {
-    NewRecord {
-        id,
-        kind: "noop",
-        version: 1,
-        encoding: Encoding::Rkyv,
-        queue: "default",
-        priority: Priority(0),
-        enqueued_at_ms: 0,
-        due_ms: 0,
-        relative: false,
-        expires_at_ms: None,
-        key: None,
-        metadata: Vec::new(),
-        policy: Policy::default(),
-        payload: Payload::Inline(payload),
     }
 }
 

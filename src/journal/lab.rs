@@ -176,7 +176,8 @@ fn payload(id: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
-fn job(id: u64, payload: &[u8]) -> NewRecord<'_> {
+/// A job with nothing but a payload.
+pub(super) fn job(id: u64, payload: &[u8]) -> NewRecord<'_> {
     NewRecord {
         id: JobId::from_number(id),
         kind: KIND,
