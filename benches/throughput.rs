@@ -2,7 +2,7 @@
 //! ledger and no workers) and a plain file (same bytes, one write and one `fdatasync` a group), interleaved.
 //!
 //! `cargo bench --features lab --bench throughput`; `JOBSLED_BENCH_JOBS` (1,000,000), `JOBSLED_BENCH_DIR` (a directory
-//! on the disk to measure; default: `target/`). Read the ratios: the machine is never alone.
+//! on the disk to measure; default: `target/`); a word after `--` picks the rows that contain it. Read the ratios: the machine is never alone.
 
 #![expect(
     clippy::unwrap_used,
@@ -52,7 +52,14 @@ fn main() {
         "{:<34}{:>12}{:>12}{:>12}{:>8}",
         "durable jobs/s", "raw file", "bare", "engine", "ratio"
     );
+    // As in other benches: a word after `--` picks the rows that contain it.
+    let wanted = std::env::args().skip(1).find(|a| !a.starts_with('-'));
+    let is_wanted = |name: &str| wanted.as_ref().is_none_or(|word| name.contains(word));
     for threads in [1, 8, 64] {
+        let name = format!("enqueue, {threads} threads");
+        if !is_wanted(&name) {
+            continue;
+        }
         let mut rates = [Vec::new(), Vec::new(), Vec::new()];
         for round in 0..ROUNDS {
             let sub = |name: &str| fresh(dir.path(), &format!("{name}-{threads}-{round}"));
@@ -60,12 +67,16 @@ fn main() {
             rates[1].push(bare(threads, &sub("bare")));
             rates[2].push(engine(threads, &sub("engine")));
         }
-        row(&format!("enqueue, {threads} threads"), rates);
+        row(&name, rates);
     }
     let jobs = std::env::var("JOBSLED_BENCH_JOBS")
         .ok()
         .and_then(|n| n.parse().ok())
         .unwrap_or(1_000_000);
+    let name = format!("{jobs} no-op jobs to completion");
+    if !is_wanted(&name) {
+        return;
+    }
     let mut rates = [Vec::new(), Vec::new(), Vec::new()];
     for round in 0..3 {
         rates[1].push(bare_through(
@@ -77,7 +88,7 @@ fn main() {
             &fresh(dir.path(), &format!("engine-through-{round}")),
         ));
     }
-    row(&format!("{jobs} no-op jobs to completion"), rates);
+    row(&name, rates);
 }
 
 fn cores() -> usize {

@@ -91,7 +91,6 @@ pub(crate) fn recover(mut parts: Parts) -> Result<Core> {
     } = parts.replayed;
     parts.disk.witness = witness;
     let journal = parts.journal.as_mut();
-    journal.release_memory()?;
     // Left over from removals and commits that were cut short; gone and synced before anything is added.
     let below = journal.positions_below(head.last.tail)?;
     remove_all(

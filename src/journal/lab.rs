@@ -355,12 +355,11 @@ impl<'a> Life<'a> {
         })
     }
 
-    /// What the engine does before it appends: removes what was left over, gives back memory, begins an
-    /// epoch with a group of its own.
+    /// What the engine does before it appends: removes what was left over, begins an epoch with
+    /// a group of its own.
     fn clean_up(&mut self) -> Result<(), Failure> {
         let left_over = std::mem::take(&mut self.left_over);
         remove_all(self.journal.as_mut(), left_over, self.geometry).map_err(Failure::Write)?;
-        self.journal.release_memory().map_err(Failure::Write)?;
         self.draft.begin(&self.chain);
         self.push(&Event::Opened {
             epoch: self.chain.epoch,

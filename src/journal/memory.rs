@@ -195,10 +195,6 @@ impl Journal for MemoryJournal {
             .sum()
     }
 
-    fn release_memory(&mut self) -> Result<()> {
-        Ok(())
-    }
-
     fn close(self: Box<Self>) -> Result<()> {
         Ok(())
     }

@@ -52,7 +52,5 @@ pub(crate) trait Journal: Send {
     /// Positions of entries below `position`.
     fn positions_below(&mut self, position: u64) -> Result<Vec<u64>>;
     fn bytes_on_disk(&self) -> u64;
-    /// Gives back the memory that a scan took. Everything must be synced.
-    fn release_memory(&mut self) -> Result<()>;
     fn close(self: Box<Self>) -> Result<()>;
 }

@@ -5,6 +5,7 @@
 //! descriptor of sled's `db`.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::ErrorKind;
@@ -20,7 +21,7 @@ use super::{EntryBytes, Journal};
 use crate::error::{Error, Result};
 use crate::sys;
 
-/// sled's own cache, in bytes as they are on disk. A scan goes past it; see `release_memory`.
+/// sled's own cache, in bytes as they are on disk. A scan goes past it; see `open_checked`.
 const CACHE_BYTES: u64 = 32 << 20;
 /// sled's open runs on a thread of its own; past this it is taken for hung. It replays at most what
 /// was written since the last open, some hundred megabytes a second.
@@ -28,10 +29,11 @@ const OPEN_LIMIT: Duration = Duration::from_mins(10);
 /// After a drop, sled's pool may hold its lock for a moment longer.
 const RELEASE_TRIES: u32 = 2_000;
 
-/// Logs up to this size are opened by copy and swap, which costs milliseconds.
-const COPY_MAX: u64 = 32 * (4 << 20);
-/// Below this a scan takes too little memory to be worth another opening.
-const RELEASE_MIN: u64 = 16 << 20;
+/// Logs of up to so many segments (128 MiB) are opened once more when they are closed, for a fresh
+/// snapshot; it costs a copy.
+const SNAPSHOT_AT_CLOSE_MAX: u64 = 32;
+/// A check that read fewer segments (16 MiB) took too little memory to be worth another opening.
+const RELEASE_MIN: u64 = 4;
 
 #[derive(Debug)]
 pub(super) struct SledJournal {
@@ -42,52 +44,66 @@ pub(super) struct SledJournal {
     path: PathBuf,
     swap: Swap,
     geometry: Geometry,
+    /// Bytes of entries read by scans since it was opened.
+    scanned: Cell<u64>,
 }
 
 impl SledJournal {
     /// Opens the journal by copy and swap (see `swap.rs`).
     ///
     /// `check` looks at what was opened before it takes the original's place: if it refuses, the original
-    /// is as it was. Where the copy would be too large, or there is no room for it, sled opens the
-    /// original, and its weakness is only made short: everything is synced at once.
+    /// is as it was. Where there is no room for a copy, sled opens the original.
     pub(super) fn open(
         swap: &Swap,
         geometry: Geometry,
         check: &mut dyn FnMut(&mut dyn Journal) -> Result<()>,
     ) -> Result<SledJournal> {
-        let log = swap.now.join("db");
-        let size = std::fs::metadata(&log)
-            .map_err(Error::io("look at", &log))?
-            .len();
-        if size <= COPY_MAX {
-            let opened = swap.replace(|copy| {
-                let mut journal = SledJournal::open_files(copy, swap, geometry)?;
-                journal.check(check)?;
+        let opened = swap.replace(|copy| {
+            let mut journal = SledJournal::open_checked(copy, swap, geometry, check)?;
+            journal.sync()?;
+            if cfg!(unix) {
+                return Ok(Some(journal));
+            }
+            // Elsewhere a directory with open files cannot be renamed.
+            journal.shut()?;
+            Ok(None)
+        })?;
+        match opened {
+            Some(Some(mut journal)) => {
+                journal.path.clone_from(&swap.now);
+                Ok(journal)
+            }
+            Some(None) => SledJournal::open_files(&swap.now, swap, geometry),
+            None => {
+                // If hardly anything is live, a power cut in these milliseconds can cost acknowledged
+                // groups; everything is synced at once, so that it is no longer than that.
+                let path = swap.now.display();
+                log::warn!("{path}: no room to open a copy, opening in place");
+                let mut journal = SledJournal::open_checked(&swap.now, swap, geometry, check)?;
                 journal.sync()?;
-                if cfg!(unix) {
-                    return Ok(Some(journal));
-                }
-                // Elsewhere a directory with open files cannot be renamed.
-                journal.shut()?;
-                Ok(None)
-            })?;
-            match opened {
-                Some(Some(mut journal)) => {
-                    journal.path.clone_from(&swap.now);
-                    return Ok(journal);
-                }
-                Some(None) => {}
-                None => {
-                    let path = swap.now.display();
-                    log::warn!("{path}: no room to open a copy, opening in place");
-                }
+                sync_tree(&swap.now)?;
+                Ok(journal)
             }
         }
-        let mut journal = SledJournal::open_files(&swap.now, swap, geometry)?;
+    }
+
+    /// Opens the files in `path`, lets `check` read them, and gives back the memory that this took:
+    /// `cache_capacity` does not bound a scan, and a drop alone gives nothing back to the system. So
+    /// drop, trim the heap, open again (measured: 247 MB to 13 MB at a million pending jobs, 15 ms).
+    fn open_checked(
+        path: &Path,
+        swap: &Swap,
+        geometry: Geometry,
+        check: &mut dyn FnMut(&mut dyn Journal) -> Result<()>,
+    ) -> Result<SledJournal> {
+        let mut journal = SledJournal::open_files(path, swap, geometry)?;
         journal.check(check)?;
-        journal.sync()?;
-        sync_tree(&swap.now)?;
-        Ok(journal)
+        if journal.scanned.get() < RELEASE_MIN * u64::from(geometry.segment_bytes) {
+            return Ok(journal);
+        }
+        journal.shut()?;
+        sys::heap::trim();
+        SledJournal::open_files(path, swap, geometry)
     }
 
     /// Makes the journal's files in the swap's new directory, with a first group, and leaves everything
@@ -118,6 +134,7 @@ impl SledJournal {
             path,
             swap,
             geometry,
+            scanned: Cell::new(0),
         })
     }
 
@@ -128,14 +145,6 @@ impl SledJournal {
             // What sled says on closing damaged files is of no interest, not even a panic.
             let _ = catch_unwind(AssertUnwindSafe(|| drop(db)));
         })
-    }
-
-    fn reopen(&mut self) -> Result<()> {
-        self.sync()?;
-        drop(self.db.take());
-        sys::heap::trim();
-        *self = SledJournal::open(&self.swap, self.geometry, &mut |_| Ok(()))?;
-        Ok(())
     }
 
     /// Closes the files. sled writes a last time.
@@ -180,6 +189,8 @@ impl SledJournal {
                 next.map_err(|panic| panicked(&self.path, "scanning the journal", panic.as_ref()))?;
             let Some(entry) = next else { return Ok(()) };
             let (key, value) = entry.map_err(|e| self.damaged("scanning the journal", &e))?;
+            self.scanned
+                .set(self.scanned.get().saturating_add(value.len() as u64));
             if !visit(self.position(&key)?, EntryBytes::Sled(value))? {
                 return Ok(());
             }
@@ -248,31 +259,23 @@ impl Journal for SledJournal {
         self.file.metadata().map_or(0, |m| m.len())
     }
 
-    /// `cache_capacity` does not bound a scan and a drop alone gives nothing back to the system:
-    /// drop, trim the heap, open again (measured: 247 MB to 13 MB at a million pending jobs, 15 ms).
-    fn release_memory(&mut self) -> Result<()> {
-        self.sync()?;
-        if self.bytes_on_disk() < RELEASE_MIN {
-            return Ok(());
-        }
-        self.reopen()
-    }
-
     /// Opens and closes once more: that leaves a fresh snapshot, with which later damage becomes a clean
     /// error instead of a panic (and the next open has nothing to replay).
-    fn close(mut self: Box<Self>) -> Result<()> {
-        match self.reopen() {
-            // Everything is synced; the snapshot has to wait for room.
-            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::StorageFull => {
-                log::warn!(
-                    "{}: no room for a fresh snapshot on closing",
-                    self.path.display()
-                );
-                Ok(())
-            }
-            Err(error) => Err(error),
-            Ok(()) => self.shut(),
+    fn close(self: Box<Self>) -> Result<()> {
+        let (swap, geometry) = (self.swap.clone(), self.geometry);
+        let segments = self.bytes_on_disk() / u64::from(geometry.segment_bytes);
+        self.shut()?;
+        if segments > SNAPSHOT_AT_CLOSE_MAX {
+            return Ok(());
         }
+        let copied = swap.replace(|copy| SledJournal::open_files(copy, &swap, geometry)?.shut())?;
+        if copied.is_none() {
+            log::warn!(
+                "{}: no room for a fresh snapshot on closing",
+                swap.now.display()
+            );
+        }
+        Ok(())
     }
 }
 

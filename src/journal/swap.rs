@@ -45,22 +45,18 @@ impl Swap {
     }
 
     /// Copies the directory, lets `change` work on the copy and puts the copy in its place. What
-    /// `change` leaves open stays open. `None` if the disk has no room for a copy; nothing is changed.
+    /// `change` leaves open stays open. `None` if the disk has no room for it; nothing is changed then.
     pub(super) fn replace<T>(&self, change: impl FnOnce(&Path) -> Result<T>) -> Result<Option<T>> {
-        match files::copy_dir(&self.now, &self.new) {
-            Ok(()) => {}
-            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::StorageFull => {
-                files::remove_dir_if_there(&self.new)?;
-                return Ok(None);
-            }
-            Err(error) => return Err(error),
-        }
-        let changed = match change(&self.new) {
+        let changed = files::copy_dir(&self.now, &self.new).and_then(|()| change(&self.new));
+        let changed = match changed {
             Ok(changed) => changed,
             Err(error) => {
                 // The original is the evidence; the copy is of no use.
                 files::remove_dir_if_there(&self.new)?;
-                return Err(self.about_original(error));
+                return match error {
+                    Error::Io { source, .. } if source.kind() == ErrorKind::StorageFull => Ok(None),
+                    error => Err(self.about_original(error)),
+                };
             }
         };
         sync_tree(&self.new)?;
