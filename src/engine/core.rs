@@ -1,9 +1,11 @@
 //! Everything the writer owns, in one place; no thread in it.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::clock_watch::{ClockWatch, LOOK_EVERY};
 use super::command::{Command, Ending, Reply};
@@ -157,7 +159,7 @@ pub(super) enum Target {
 /// Replies that wait for the state to become something.
 #[derive(Default)]
 pub(super) struct Waiters {
-    pub(super) jobs: HashMap<JobId, Vec<(u64, Reply<Ending>)>>,
+    pub(super) jobs: FxHashMap<JobId, Vec<(u64, Reply<Ending>)>>,
     pub(super) idle: Vec<(Option<String>, Reply<()>)>,
     pub(super) finished: Vec<(u64, Reply<()>)>,
     pub(super) drained: Vec<Reply<()>>,
@@ -182,9 +184,9 @@ pub(crate) struct Core {
     pub(super) disk: Disk,
     pub(super) limits: Limits,
     pub(super) pools: Vec<PoolLink>,
-    pub(super) running: HashMap<JobId, Run>,
+    pub(super) running: FxHashMap<JobId, Run>,
     /// Those of `running` that have a time limit or stall timeout.
-    pub(super) limited: HashSet<JobId>,
+    pub(super) limited: FxHashSet<JobId>,
     pub(super) hand_claims: Vec<HandClaim>,
     pub(super) places: Places,
     pub(super) inbox: Inbox,

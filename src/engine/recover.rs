@@ -4,9 +4,11 @@
 //! written is one group, which is all or nothing, and the flight recorder is cleared only after that
 //! group is synced.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
+
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::clock_watch::ClockWatch;
 use super::core::{Core, Disk, Limits, Mode, Pending, PoolLink, Waiters};
@@ -117,8 +119,8 @@ pub(crate) fn recover(mut parts: Parts) -> Result<Core> {
         disk: parts.disk,
         limits: parts.limits,
         pools: parts.pools,
-        running: HashMap::new(),
-        limited: HashSet::new(),
+        running: FxHashMap::default(),
+        limited: FxHashSet::default(),
         hand_claims: Vec::new(),
         places: Places::default(),
         inbox: parts.inbox,

@@ -23,8 +23,10 @@ mod space;
 mod table;
 mod tick;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
 
 use crate::job::JobId;
 
@@ -66,7 +68,7 @@ pub(crate) struct Ledger {
     queue_names: Names,
     queues: Vec<QueueState>,
     policies: Policies,
-    leases: HashMap<JobId, LeaseRecord>,
+    leases: FxHashMap<JobId, LeaseRecord>,
     /// Leases of jobs that must run with nothing else in the process: 0 or 1.
     alone: u32,
     /// Ready jobs that must run so.

@@ -2,9 +2,9 @@
 //!
 //! The numbers are of this process only; on disk a job carries its names.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::job::Policy;
@@ -27,7 +27,7 @@ pub(crate) const NAMES_MAX: usize = 10_000;
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     list: Vec<(Arc<str>, u64)>,
-    index: HashMap<Arc<str>, u16>,
+    index: FxHashMap<Arc<str>, u16>,
 }
 
 impl Names {
@@ -75,7 +75,7 @@ impl Names {
 #[derive(Debug, Default)]
 pub(crate) struct Policies {
     list: Vec<Option<Shared>>,
-    index: HashMap<Policy, u16>,
+    index: FxHashMap<Policy, u16>,
     free: Vec<u16>,
 }
 
