@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -501,7 +500,6 @@ impl EngineBuilder {
             when_full: self.when_full,
             opener: std::process::id(),
             pool_health: Mutex::new(health.collect()),
-            next_token: AtomicU64::new(1),
             writer: Mutex::default(),
         });
         let engine = Engine::new(shared.clone());

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -94,7 +93,6 @@ pub(crate) struct Shared {
     pub(crate) opener: u32,
     /// Emptied at shutdown: the closures hold the pools, and those hold this.
     pub(crate) pool_health: Mutex<Vec<Arc<dyn Fn() -> PoolHealth + Send + Sync>>>,
-    pub(crate) next_token: AtomicU64,
     /// Joined at shutdown, so that the files are closed when it returns.
     pub(crate) writer: Mutex<Option<JoinHandle<()>>>,
 }
@@ -407,10 +405,14 @@ impl Shared {
     ) -> Result<Option<T>> {
         self.check_process()?;
         let (reply, answer) = Reply::new();
+        let token = reply.token();
         self.inbox.send_unbounded(command(reply));
         match answer.recv_timeout(within) {
             Ok(answer) => answer.map(Some),
-            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Timeout) => {
+                self.inbox.send_unbounded(Command::StopWaiting { token });
+                Ok(None)
+            }
             Err(RecvTimeoutError::Disconnected) => Err(Error::Closed),
         }
     }
@@ -434,10 +436,6 @@ impl Shared {
                 here,
             })
         }
-    }
-
-    pub(crate) fn token(&self) -> u64 {
-        self.next_token.fetch_add(1, Ordering::Relaxed)
     }
 
     fn shutdown(&self, grace: Duration) -> Result<ShutdownReport> {

@@ -1,6 +1,7 @@
 //! All that can be asked of the writer: one closed list of what wakes it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -15,17 +16,27 @@ use crate::ledger::{
 
 /// A one-place slot for an answer. Sending never blocks; a caller that went away is no error.
 #[derive(Debug)]
-pub(crate) struct Reply<T>(Sender<Result<T>>);
+pub(crate) struct Reply<T> {
+    slot: Sender<Result<T>>,
+    token: u64,
+}
 
 impl<T> Reply<T> {
     pub(crate) fn new() -> (Reply<T>, Receiver<Result<T>>) {
-        let (send, receive) = bounded(1);
-        (Reply(send), receive)
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let (slot, answer) = bounded(1);
+        let token = NEXT.fetch_add(1, Ordering::Relaxed); // only has to be a different one each time
+        (Reply { slot, token }, answer)
+    }
+
+    /// By this a caller that has waited long enough takes its question back.
+    pub(crate) fn token(&self) -> u64 {
+        self.token
     }
 
     pub(crate) fn send(self, answer: Result<T>) {
         // The slot is empty, so this can only fail when nobody waits any more.
-        let _ = self.0.try_send(answer);
+        let _ = self.slot.try_send(answer);
     }
 }
 
@@ -84,12 +95,10 @@ pub(crate) enum Command {
     /// Answered when the job has ended; at once if it has.
     Wait {
         id: JobId,
-        token: u64,
         reply: Reply<Ending>,
     },
-    /// The caller of that `Wait` went away.
+    /// A caller has waited long enough for the reply with this token.
     StopWaiting {
-        id: JobId,
         token: u64,
     },
     /// What a running job shows of itself.

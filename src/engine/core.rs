@@ -159,11 +159,38 @@ pub(super) enum Target {
 /// Replies that wait for the state to become something.
 #[derive(Default)]
 pub(super) struct Waiters {
-    pub(super) jobs: FxHashMap<JobId, Vec<(u64, Reply<Ending>)>>,
+    pub(super) jobs: FxHashMap<JobId, Vec<Reply<Ending>>>,
     pub(super) idle: Vec<(Option<String>, Reply<()>)>,
     pub(super) finished: Vec<(u64, Reply<()>)>,
     pub(super) drained: Vec<Reply<()>>,
     pub(super) closed: Vec<Reply<u64>>,
+}
+
+impl Waiters {
+    /// The caller went away.
+    pub(super) fn forget(&mut self, token: u64) {
+        self.jobs.retain(|_, waiting| {
+            waiting.retain(|reply| reply.token() != token);
+            !waiting.is_empty()
+        });
+        self.idle.retain(|(_, reply)| reply.token() != token);
+        self.finished.retain(|(_, reply)| reply.token() != token);
+        self.drained.retain(|reply| reply.token() != token);
+        self.closed.retain(|reply| reply.token() != token);
+    }
+
+    /// Tells everybody why nothing will come.
+    pub(super) fn refuse(self, why: impl Fn() -> Error) {
+        let jobs = self.jobs.into_values().flatten();
+        jobs.for_each(|reply| reply.send(Err(why())));
+        let states = self.idle.into_iter().map(|(_, reply)| reply);
+        let counts = self.finished.into_iter().map(|(_, reply)| reply);
+        let states = states.chain(counts).chain(self.drained);
+        states.for_each(|reply| reply.send(Err(why())));
+        self.closed
+            .into_iter()
+            .for_each(|reply| reply.send(Err(why())));
+    }
 }
 
 /// The engine without its threads.
@@ -222,6 +249,13 @@ impl Core {
     #[cfg(test)]
     pub(super) fn pools_mut(&mut self) -> &mut [PoolLink] {
         &mut self.pools
+    }
+
+    /// Callers that wait for something to happen.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        let w = &self.waiters;
+        w.jobs.len() + w.idle.len() + w.finished.len() + w.drained.len() + w.closed.len()
     }
 
     #[cfg(test)]

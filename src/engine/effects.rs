@@ -127,7 +127,7 @@ impl Core {
         }
         waiting
             .into_iter()
-            .for_each(|(_, reply)| reply.send(Ok(ending.clone())));
+            .for_each(|reply| reply.send(Ok(ending.clone())));
         Ok(())
     }
 
@@ -256,29 +256,18 @@ impl Core {
                 let history = self.frame(history)?;
                 reply.send(Ok(Some(Details { row, base, history })));
             }
-            Command::Wait { id, token, reply } => {
+            Command::Wait { id, reply } => {
                 let running = self
                     .ledger
                     .record(id)
                     .is_some_and(|r| !r.state().is_finished());
                 if running {
-                    self.waiters
-                        .jobs
-                        .entry(id)
-                        .or_default()
-                        .push((token, reply));
+                    self.waiters.jobs.entry(id).or_default().push(reply);
                 } else {
                     reply.send(self.ending(id));
                 }
             }
-            Command::StopWaiting { id, token } => {
-                if let Some(waiting) = self.waiters.jobs.get_mut(&id) {
-                    waiting.retain(|(t, _)| *t != token);
-                    if waiting.is_empty() {
-                        self.waiters.jobs.remove(&id);
-                    }
-                }
-            }
+            Command::StopWaiting { token } => self.waiters.forget(token),
             _ => {}
         }
         Ok(())

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Shared;
 use super::change::{Cancel, Change};
-use super::command::{Command, Ending, Reply};
+use super::command::{Command, Ending};
 use super::events::{self, Subscription, Update};
 use super::request::Decode;
 use crate::error::{Error, Result};
@@ -123,10 +123,8 @@ impl<O> Handle<O> {
                 pool,
             });
         }
-        let (id, token) = (self.id, self.shared.token());
-        let ending = self
-            .shared
-            .ask(|reply| Command::Wait { id, token, reply })?;
+        let id = self.id;
+        let ending = self.shared.ask(|reply| Command::Wait { id, reply })?;
         self.finished(&ending)
     }
 
@@ -136,23 +134,11 @@ impl<O> Handle<O> {
     ///
     /// As [`wait`](Handle::wait).
     pub fn wait_timeout(&self, limit: Duration) -> Result<Option<Finished<O>>> {
-        let (id, token) = (self.id, self.shared.token());
+        let id = self.id;
         let ending = self
             .shared
-            .ask_within(limit, |reply: Reply<Ending>| Command::Wait {
-                id,
-                token,
-                reply,
-            })?;
-        match ending {
-            Some(ending) => self.finished(&ending).map(Some),
-            None => {
-                self.shared
-                    .inbox
-                    .send_unbounded(Command::StopWaiting { id, token });
-                Ok(None)
-            }
-        }
+            .ask_within(limit, |reply| Command::Wait { id, reply })?;
+        ending.map(|ending| self.finished(&ending)).transpose()
     }
 
     /// Calls `f` whenever something happens to this job, on a thread of its own, until the

@@ -278,28 +278,7 @@ impl Core {
         let refused = || Error::Refused {
             cause: cause.clone(),
         };
-        let waiters = std::mem::take(&mut self.waiters);
-        waiters
-            .jobs
-            .into_values()
-            .flatten()
-            .for_each(|(_, reply)| reply.send(Err(refused())));
-        waiters
-            .idle
-            .into_iter()
-            .for_each(|(_, reply)| reply.send(Err(refused())));
-        waiters
-            .finished
-            .into_iter()
-            .for_each(|(_, reply)| reply.send(Err(refused())));
-        waiters
-            .drained
-            .into_iter()
-            .for_each(|reply| reply.send(Err(refused())));
-        waiters
-            .closed
-            .into_iter()
-            .for_each(|reply| reply.send(Err(refused())));
+        std::mem::take(&mut self.waiters).refuse(refused);
         self.hand_claims
             .drain(..)
             .for_each(|claim| claim.reply.send(Err(refused())));

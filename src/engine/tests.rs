@@ -391,6 +391,29 @@ fn pause_takes_back_what_has_not_begun_and_shutdown_gives_back_what_runs() {
     );
 }
 
+/// Once left its reply in the writer for ever: a program that polled `wait_until_idle` grew.
+#[test]
+fn whoever_waited_long_enough_leaves_nothing_behind() {
+    let mut life = Life::new(0);
+    let id = life.enqueue(vec![job()]).unwrap()[0].id;
+    let mut tokens = Vec::new();
+    let mut wait = |life: &Life, command: &dyn Fn(Reply<()>) -> Command| {
+        let (reply, _gone) = Reply::new();
+        tokens.push(reply.token());
+        life.inbox.send_unbounded(command(reply));
+    };
+    wait(&life, &|reply| Command::WaitIdle { queue: None, reply });
+    wait(&life, &|reply| Command::WaitFinished { count: 9, reply });
+    let (reply, _gone) = Reply::new();
+    tokens.push(reply.token());
+    life.inbox.send_unbounded(Command::Wait { id, reply });
+    for token in tokens {
+        life.inbox.send_unbounded(Command::StopWaiting { token });
+    }
+    life.step();
+    assert_eq!(life.core.waiting(), 0);
+}
+
 #[test]
 fn opening_ten_times_after_a_crash_changes_nothing_more() {
     let mut life = Life::new(2);
