@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, mpsc};
 
-use jobsled::{Engine, Error};
+use jobsled::{Engine, Error, JobInfo};
 use tempfile::TempDir;
 
 use super::processes::Other;
-use super::{MINUTE, blob, check_store, copy_tree, echo, measure, note, place, tree};
+use super::{MINUTE, Tree, blob, check_store, copy_tree, echo, measure, note, place, tree};
 
 /// A store of some size to be damaged in copies, and its jobs: closed, or left by a process that was killed.
-fn pristine(end: &str) -> (TempDir, PathBuf, Vec<jobsled::JobInfo>) {
+fn pristine(end: &str) -> (TempDir, PathBuf, Vec<JobInfo>) {
     let (dir, store) = place();
     if end == "killed" {
         let mut other = Other::start("notes", &store);
@@ -45,11 +45,7 @@ pub(super) fn store_notes(store: &Path) -> Engine {
 }
 
 /// Opens a damaged copy: all jobs as before, or an error for damage that leaves the journal as it was.
-fn open_damaged(
-    store: &Path,
-    jobs: &[jobsled::JobInfo],
-    what: &str,
-) -> Result<&'static str, String> {
+fn open_damaged(store: &Path, jobs: &[JobInfo], what: &str) -> Result<&'static str, String> {
     let before = tree(store);
     let (done, answer) = mpsc::channel();
     let path = store.to_owned();
@@ -67,61 +63,67 @@ fn open_damaged(
         }
     };
     match opened {
-        Ok(engine) => {
-            let found = engine
-                .jobs()
-                .list()
-                .map_err(|error| format!("{what}: list: {error}"))?;
-            if found != jobs {
-                return Err(format!(
-                    "{what}: silent loss: {} of {} jobs",
-                    found.len(),
-                    jobs.len()
-                ));
-            }
-            for job in &found {
-                let details = engine
-                    .details(job.id)
-                    .map_err(|error| format!("{what}: job {}: {error}", job.id))?;
-                if details.and_then(|d| d.payload_bytes).is_none() {
-                    return Err(format!("{what}: job {} has no payload", job.id));
-                }
-            }
-            engine
-                .shutdown(MINUTE)
-                .map_err(|error| format!("{what}: shutdown: {error}"))?;
-            Ok("all there")
+        Ok(engine) => all_there(&engine, jobs).map(|()| "all there"),
+        Err(error) => refused_well(&error, store, &before).map(|()| "refused"),
+    }
+    .map_err(|wrong| format!("{what}: {wrong}"))
+}
+
+/// Every job is there as before, with its payload.
+fn all_there(engine: &Engine, jobs: &[JobInfo]) -> Result<(), String> {
+    let found = engine
+        .jobs()
+        .list()
+        .map_err(|error| format!("list: {error}"))?;
+    if found != jobs {
+        return Err(format!(
+            "silent loss: {} of {} jobs",
+            found.len(),
+            jobs.len()
+        ));
+    }
+    for job in &found {
+        let details = engine
+            .details(job.id)
+            .map_err(|error| format!("job {}: {error}", job.id))?;
+        if details.and_then(|d| d.payload_bytes).is_none() {
+            return Err(format!("job {} has no payload", job.id));
         }
-        Err(error) => {
-            let text = error.to_string();
-            if !matches!(
-                error,
-                Error::Damaged { .. } | Error::Missing { .. } | Error::Io { .. }
-            ) {
-                return Err(format!("{what}: another error than expected: {text}"));
-            }
-            if !text.contains(store.to_str().unwrap()) {
-                return Err(format!(
-                    "{what}: the message does not name the store: {text}"
-                ));
-            }
-            let mut after = tree(store);
-            // The ballast is only space.
-            after.remove(Path::new("ballast"));
-            let changed: Vec<_> = before
-                .keys()
-                .chain(after.keys())
-                .filter(|n| before.get(*n) != after.get(*n))
-                .collect();
-            if !changed.is_empty() {
-                return Err(format!("{what}: refused ({text}), but {changed:?} changed"));
-            }
-            Ok("refused")
-        }
+    }
+    let closed = engine.shutdown(MINUTE);
+    closed
+        .map(drop)
+        .map_err(|error| format!("shutdown: {error}"))
+}
+
+/// The error is one for damage and names the store, and nothing was changed.
+fn refused_well(error: &Error, store: &Path, before: &Tree) -> Result<(), String> {
+    let expected = matches!(
+        error,
+        Error::Damaged { .. } | Error::Missing { .. } | Error::Io { .. }
+    );
+    if !expected {
+        return Err(format!("another error than expected: {error}"));
+    }
+    if !error.to_string().contains(store.to_str().unwrap()) {
+        return Err(format!("the message does not name the store: {error}"));
+    }
+    let mut after = tree(store);
+    // The ballast is only space.
+    after.remove(Path::new("ballast"));
+    let changed: Vec<_> = before
+        .keys()
+        .chain(after.keys())
+        .filter(|n| before.get(*n) != after.get(*n))
+        .collect();
+    if changed.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("refused ({error}), but {changed:?} changed"))
     }
 }
 
-/// One flipped byte anywhere in the log of a closed store: everything is there, or the damage is told and nothing changed.
+/// One flipped byte anywhere in the log of a closed store: all is there, or the damage is told and nothing changed.
 #[test]
 fn one_flipped_byte() {
     flip_bytes("closed", 40);
@@ -175,7 +177,7 @@ fn flip_bytes(end: &str, flips: usize) {
 type Damage = Box<dyn Fn(&Path) + Send>;
 
 /// Damages a copy of the store for each case and opens it; how many were refused.
-fn damage_copies(store: &Path, jobs: &[jobsled::JobInfo], cases: Vec<(String, Damage)>) -> usize {
+fn damage_copies(store: &Path, jobs: &[JobInfo], cases: Vec<(String, Damage)>) -> usize {
     let tried = cases.len();
     let cases = Mutex::new(cases.into_iter().enumerate());
     let (wrong, refused) = (Mutex::new(Vec::new()), AtomicU32::new(0));

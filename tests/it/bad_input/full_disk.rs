@@ -3,13 +3,13 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use jobsled::{Cancel, Engine, Error, Finished, ManualClock, Pool, State};
+use jobsled::{Cancel, Engine, Error, Finished, ManualClock, State};
 
 use super::mount::Mount;
-use super::processes::Other;
-use super::processes::say;
+use super::processes::{Other, say};
 use super::{
-    Blob, MINUTE, Note, ballast_len, blob, check_store, gate, measure, note, payload_files, says,
+    Blob, MINUTE, Note, ballast_len, blob, check_store, claim, held, measure, note, payload_files,
+    says,
 };
 
 /// Below the floor new jobs are refused, what exists goes on, and with room again all is well by itself.
@@ -21,15 +21,8 @@ fn a_full_disk_refuses_only_new_jobs() {
     };
     let store = mount.path().join("store");
     let clock = ManualClock::at(1_700_000_000_000);
-    let (handler, begun, go) = gate();
-    let builder = Engine::builder(&store)
-        .clock(clock.clone())
-        .disk_floor(FLOOR);
-    let engine = builder
-        .pool(Pool::threads("p", 1))
-        .handle(handler)
-        .open()
-        .unwrap();
+    let builder = Engine::builder(&store).clock(clock.clone());
+    let (engine, begun, go) = held(builder.disk_floor(FLOOR), 1);
     let running = engine.enqueue(note("running")).unwrap();
     begun.recv_timeout(MINUTE).unwrap();
     let next = engine.enqueue(note("next")).unwrap();
@@ -39,25 +32,13 @@ fn a_full_disk_refuses_only_new_jobs() {
         matches!(&error, Error::DiskFull { path, free, floor: FLOOR } if *path == store && *free < FLOOR),
         "{error}"
     );
-    says(
-        &error,
-        &[
-            "disk full",
-            "12582912",
-            "store",
-            "free some space",
-            "Nothing was stored",
-            "running jobs can finish",
-        ],
-    );
-    assert!(matches!(
-        engine.enqueue(note("x")).unwrap_err(),
-        Error::DiskFull { .. }
-    ));
-    assert!(matches!(
-        engine.enqueue(blob(50_000)).unwrap_err(),
-        Error::DiskFull { .. }
-    ));
+    let words =
+        "disk full|12582912|store|free some space|Nothing was stored|running jobs can finish";
+    says(&error, &words.split('|').collect::<Vec<_>>());
+    for bytes in [1, 50_000] {
+        let error = engine.enqueue(blob(bytes)).unwrap_err();
+        assert!(matches!(error, Error::DiskFull { .. }), "{error}");
+    }
     engine.stats().unwrap(); // one group later the refused payload's file is gone
     assert_eq!(payload_files(&store), 0);
 
@@ -77,10 +58,7 @@ fn a_full_disk_refuses_only_new_jobs() {
             Cancel::Cancelled
         );
     }
-    let claim = engine
-        .claim::<Blob>("default", Duration::ZERO)
-        .unwrap()
-        .unwrap();
+    let claim = claim::<Blob>(&engine);
     assert!(claim.complete(&1).unwrap());
     assert!(engine.health().is_well());
 
@@ -94,25 +72,10 @@ fn a_full_disk_refuses_only_new_jobs() {
     );
     engine.shutdown(MINUTE).unwrap();
     let engine = Engine::builder(&store).open().unwrap();
-    assert_eq!(engine.jobs().kind("blob").count().unwrap(), stored);
-    assert_eq!(
-        engine
-            .jobs()
-            .kind("blob")
-            .state(State::Ready)
-            .count()
-            .unwrap(),
-        stored - 21
-    );
-    assert_eq!(
-        engine
-            .jobs()
-            .kind("note")
-            .state(State::Completed)
-            .count()
-            .unwrap(),
-        3
-    );
+    let (blobs, notes) = (engine.jobs().kind("blob"), engine.jobs().kind("note"));
+    assert_eq!(notes.state(State::Completed).count().unwrap(), 3);
+    assert_eq!(blobs.clone().count().unwrap(), stored);
+    assert_eq!(blobs.state(State::Ready).count().unwrap(), stored - 21);
 }
 
 /// Stores blobs until there is no room; how many, and the refusal.
@@ -186,10 +149,7 @@ fn a_completely_full_disk_can_be_opened() {
         engine.enqueue(note("x")).unwrap_err(),
         Error::DiskFull { .. }
     ));
-    let claim = engine
-        .claim::<Note>("default", Duration::ZERO)
-        .unwrap()
-        .unwrap();
+    let claim = claim::<Note>(&engine);
     assert!(
         claim.complete(&"a".to_owned()).unwrap(),
         "what exists can be finished"

@@ -6,7 +6,7 @@ use jobsled::{
     AttemptEnd, Changed, Context, DeadReason, Engine, Error, Finished, JobResult, Pool, State,
 };
 
-use super::{Blob, MINUTE, Note, blob, dead, echo, note, place, says};
+use super::{Blob, MINUTE, Note, blob, dead, echo, id_of, note, place, says};
 
 /// Panics when it is dropped.
 struct Bomb(&'static str);
@@ -61,16 +61,7 @@ fn handlers_that_panic() {
             ("bomb", "panicked: with a value that is no text"),
             ("drop", "panicked: from a drop"),
         ] {
-            jobs.push((
-                engine
-                    .job(note(mode))
-                    .attempts(1)
-                    .enqueue()
-                    .unwrap()
-                    .handle()
-                    .id(),
-                words,
-            ));
+            jobs.push((id_of(engine.job(note(mode)).attempts(1)), words));
         }
         for (id, words) in jobs {
             assert_eq!(dead(&engine, id, &[words]), DeadReason::AttemptsUsedUp);
@@ -96,13 +87,7 @@ fn a_handler_whose_captured_value_panics_in_drop() {
     let engine = Engine::builder(&store).handle(handler).open().unwrap();
     let done = engine.enqueue(note("done")).unwrap().id();
     assert!(engine.wait_until_idle(MINUTE).unwrap());
-    let waiting = engine
-        .job(note("later"))
-        .after(MINUTE)
-        .enqueue()
-        .unwrap()
-        .handle()
-        .id();
+    let waiting = id_of(engine.job(note("later")).after(MINUTE));
     // It may go off here or on a thread of the pool.
     drop(catch_unwind(AssertUnwindSafe(move || drop(engine))));
     let engine = Engine::builder(&store).handle(echo).open().unwrap();

@@ -6,8 +6,8 @@ use jobsled::{Changed, Delete, Engine, Error, Finished, JobId, ManualClock, Stat
 
 use super::processes::Other;
 use super::{
-    BLOB_EXTRA, Blob, INLINE_MAX, MINUTE, blob, measure, note, payload_files, payload_of, place,
-    same_tree, says, tree,
+    BLOB_EXTRA, Blob, INLINE_MAX, MINUTE, blob, id_of, measure, note, payload_files, payload_of,
+    place, same_tree, says, tree,
 };
 
 /// A payload of 32 KiB rides in the journal, one byte more has a file; both come back whole.
@@ -202,13 +202,7 @@ fn a_key_outlives_its_job_for_its_time() {
             .unwrap()
     };
     let engine = open();
-    let id = engine
-        .job(note("a"))
-        .key("k")
-        .enqueue()
-        .unwrap()
-        .handle()
-        .id();
+    let id = id_of(engine.job(note("a")).key("k"));
     assert_eq!(engine.change(id).delete().unwrap(), Delete::Deleted);
     engine.shutdown(MINUTE).unwrap();
     for _ in 0..2 {
@@ -282,13 +276,7 @@ fn options_out_of_range() {
         .attempts(1)
         .enqueue()
         .unwrap();
-    let id = engine
-        .job(note("x"))
-        .key("k".repeat(256))
-        .enqueue()
-        .unwrap()
-        .handle()
-        .id();
+    let id = id_of(engine.job(note("x")).key("k".repeat(256)));
     assert_eq!(id.number(), 2, "no id was spent");
 }
 
@@ -323,13 +311,7 @@ fn times_at_the_ends_of_the_clock() {
             "{error}"
         );
     }
-    let id = engine
-        .job(note("d"))
-        .after(Duration::MAX)
-        .enqueue()
-        .unwrap()
-        .handle()
-        .id();
+    let id = id_of(engine.job(note("d")).after(Duration::MAX));
     engine.job(note("e")).at(before_1970).enqueue().unwrap();
     assert_eq!(engine.change(id).reschedule(far).unwrap(), Changed::Done);
     assert_eq!(
@@ -375,13 +357,7 @@ fn metadata_too_large() {
             &["metadata", "2048", "payload", "Nothing was stored"],
         );
     }
-    let id = engine
-        .job(note("x"))
-        .metadata("name", "v".repeat(2_000))
-        .enqueue()
-        .unwrap()
-        .handle()
-        .id();
+    let id = id_of(engine.job(note("x")).metadata("name", "v".repeat(2_000)));
     assert_eq!(
         engine.details(id).unwrap().unwrap().metadata[0].1.len(),
         2_000

@@ -1,11 +1,10 @@
 use std::fs;
-use std::time::Duration;
 
 use jobsled::{Changed, Context, DeadReason, Engine, Error, Finished, JobResult, State, job, rkyv};
 
 use super::{
-    Flag, MINUTE, Note, NoteNow, Shape, Stored, check_store, dead, echo, measure, note,
-    payload_files, place, says,
+    Flag, MINUTE, Note, NoteNow, Shape, Stored, check_store, claim, dead, echo, id_of, measure,
+    note, payload_files, place, says,
 };
 
 /// A job of an unknown kind waits, parked and counted, until a program that has the handler opens the store.
@@ -74,10 +73,7 @@ fn a_payload_of_another_version() {
         .unwrap()
         .id();
     let older = engine.enqueue(note("old")).unwrap().id();
-    let claim = engine
-        .claim::<Note>("default", Duration::ZERO)
-        .unwrap()
-        .unwrap();
+    let claim = claim::<Note>(&engine);
     let error = claim.job().map(drop).unwrap_err();
     assert!(
         matches!(&error, Error::Payload { what: "payload", kind, .. } if kind == "note"),
@@ -244,10 +240,7 @@ fn json_claimed_as_rkyv() {
         .json("count", &serde_json::Value::from(1_234))
         .enqueue()
         .unwrap();
-    let claim = engine
-        .claim::<Count>("default", Duration::ZERO)
-        .unwrap()
-        .unwrap();
+    let claim = claim::<Count>(&engine);
     match claim.job() {
         Ok(job) => panic!(
             "the JSON text 1234 was taken for the archived number {}",
@@ -279,13 +272,7 @@ fn outputs_beyond_the_limit() {
         .handle(grow)
         .open()
         .unwrap();
-    let id = engine
-        .job(note("abc"))
-        .attempts(1)
-        .enqueue()
-        .unwrap()
-        .handle()
-        .id();
+    let id = id_of(engine.job(note("abc")).attempts(1));
     assert_eq!(
         dead(&engine, id, &["output", "150008", "100000"]),
         DeadReason::AttemptsUsedUp
@@ -310,10 +297,7 @@ fn outputs_beyond_the_limit() {
         "{error}"
     );
     says(&error, &["output", "4096", "small"]);
-    let claim = engine
-        .claim::<Note>("default", Duration::ZERO)
-        .unwrap()
-        .unwrap();
+    let claim = claim::<Note>(&engine);
     let answer = claim.complete(&"x".repeat(150_000));
     assert!(
         matches!(

@@ -1,21 +1,17 @@
 use std::time::Duration;
 
-use jobsled::{Drained, Engine, Error, Finished, Pool, State};
+use jobsled::{Drained, Engine, Error, Finished, State};
 
 use super::{
-    MINUTE, Note, blob, check_store, echo, gate, note, payload_files, place, same_tree, says, tree,
+    MINUTE, Note, blob, check_store, echo, held, id_of, note, payload_files, place, same_tree,
+    says, tree,
 };
 
 /// While an engine drains, every way in is refused with nothing left behind, and what runs ends well.
 #[test]
 fn enqueue_during_drain() {
     let (_dir, store) = place();
-    let (handler, begun, go) = gate();
-    let engine = Engine::builder(&store)
-        .pool(Pool::threads("p", 1))
-        .handle(handler)
-        .open()
-        .unwrap();
+    let (engine, begun, go) = held(Engine::builder(&store), 1);
     let running = engine.enqueue(note("running")).unwrap();
     begun.recv_timeout(MINUTE).unwrap();
     let waiting = engine.enqueue(note("waiting")).unwrap().id();
@@ -125,25 +121,9 @@ fn calls_after_shutdown() {
 #[test]
 fn an_engine_dropped_while_jobs_run() {
     let (_dir, store) = place();
-    let (handler, begun, go) = gate();
-    let engine = Engine::builder(&store)
-        .pool(Pool::threads("p", 2))
-        .handle(handler)
-        .open()
-        .unwrap();
+    let (engine, begun, go) = held(Engine::builder(&store), 2);
     let jobs: Vec<_> = ["a", "b", "c"]
-        .map(|text| {
-            (
-                engine
-                    .job(note(text))
-                    .attempts(1)
-                    .enqueue()
-                    .unwrap()
-                    .handle()
-                    .id(),
-                text.to_owned(),
-            )
-        })
+        .map(|text| (id_of(engine.job(note(text)).attempts(1)), text.to_owned()))
         .into();
     for _ in 0..2 {
         begun.recv_timeout(MINUTE).unwrap();

@@ -34,7 +34,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
-use jobsled::{Context, DeadReason, Engine, Error, Finished, JobId, JobResult, job, rkyv};
+use jobsled::{
+    Claim, Context, DeadReason, Engine, EngineBuilder, Error, Finished, Job, JobId, JobResult,
+    Pool, Request, job, rkyv,
+};
 use tempfile::TempDir;
 
 /// Long enough for any machine; reached only when something hangs.
@@ -119,8 +122,10 @@ fn says(error: &Error, words: &[&str]) {
     }
 }
 
+type Tree = BTreeMap<PathBuf, Option<Vec<u8>>>;
+
 /// Everything below a directory: paths, and for files their bytes. The lock's text changes with every opening.
-fn tree(dir: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+fn tree(dir: &Path) -> Tree {
     let mut found = BTreeMap::new();
     let mut dirs = vec![dir.to_owned()];
     while let Some(next) = dirs.pop() {
@@ -139,10 +144,9 @@ fn tree(dir: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
 }
 
 #[track_caller]
-fn same_tree(dir: &Path, before: &BTreeMap<PathBuf, Option<Vec<u8>>>, why: &str) {
+fn same_tree(dir: &Path, before: &Tree, why: &str) {
     let now = tree(dir);
-    let names =
-        |tree: &BTreeMap<PathBuf, Option<Vec<u8>>>| tree.keys().cloned().collect::<Vec<_>>();
+    let names = |tree: &Tree| tree.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&now), names(before), "{why}: other files than before");
     let changed: Vec<_> = now
         .iter()
@@ -252,20 +256,36 @@ fn dead(engine: &Engine, id: JobId, words: &[&str]) -> DeadReason {
     }
 }
 
-/// A handler that says when it begins and ends when it is told.
-fn gate() -> (
-    impl Fn(Note, &Context) -> JobResult<String> + Send + Sync + 'static,
-    mpsc::Receiver<String>,
-    mpsc::Sender<()>,
-) {
+/// Stores a job and tells its id.
+#[track_caller]
+fn id_of<O>(request: Request<'_, O>) -> JobId {
+    request.enqueue().unwrap().handle().id()
+}
+
+/// Claims a job that is there.
+#[track_caller]
+fn claim<J: Job>(engine: &Engine) -> Claim<J> {
+    engine
+        .claim("default", Duration::ZERO)
+        .unwrap()
+        .expect("a job to claim")
+}
+
+/// An engine whose handlers say when they begin, and end when they are told.
+fn held(
+    builder: EngineBuilder,
+    slots: usize,
+) -> (Engine, mpsc::Receiver<String>, mpsc::Sender<()>) {
     let (tell, told_begun) = mpsc::channel();
     let (go, gone) = mpsc::channel::<()>();
     let gone = Mutex::new(gone);
-    let handler = move |job: Note, _: &Context| {
+    let handler = move |job: Note, _: &Context| -> JobResult<String> {
         tell.send(job.text.clone())?;
         // An error means that nobody holds it back any more.
         let _ = gone.lock().unwrap().recv();
         Ok(job.text)
     };
-    (handler, told_begun, go)
+    let pool = Pool::threads("p", slots);
+    let engine = builder.pool(pool).handle(handler).open().unwrap();
+    (engine, told_begun, go)
 }
