@@ -5,7 +5,6 @@
     clippy::cast_possible_wrap,
     clippy::similar_names,
     clippy::match_same_arms,
-    clippy::too_many_lines,
     reason = "small numbers, made here"
 )]
 
@@ -431,10 +430,36 @@ fn only_the_current_claim_can_settle() {
     assert_eq!(life.ledger.counters().completed, 1);
 }
 
+/// What a wish is answered.
+fn expected_answer(wish: &str, state: State) -> ChangeAnswer {
+    use ChangeAnswer::{AlreadyFinished, Done, IsRunning, PayloadGone};
+    match (wish, state) {
+        ("delete", State::Running) => IsRunning,
+        ("delete", _) => Done,
+        ("complete", State::Scheduled | State::Ready | State::Running) => Done,
+        ("retry" | "reschedule", State::Completed) => PayloadGone,
+        ("retry" | "reschedule", State::Cancelled | State::Dead) => Done,
+        (_, State::Completed | State::Cancelled | State::Dead) => AlreadyFinished(state),
+        (_, State::Running) => IsRunning,
+        _ => Done,
+    }
+}
+
+/// What becomes of a job by a wish; `None`: it is gone.
+fn expected_state(wish: &str, state: State) -> Option<State> {
+    match (wish, expected_answer(wish, state)) {
+        ("delete", ChangeAnswer::Done) => None,
+        ("cancel", ChangeAnswer::Done) => Some(State::Cancelled),
+        ("complete", ChangeAnswer::Done) => Some(State::Completed),
+        ("retry", ChangeAnswer::Done) => Some(State::Ready),
+        ("reschedule", ChangeAnswer::Done) => Some(State::Scheduled),
+        _ => Some(state),
+    }
+}
+
 /// Every state and wish: allowed or refused, and no other job changed.
 #[test]
 fn every_wish_in_every_state() {
-    use ChangeAnswer::{AlreadyFinished, Done, IsRunning, PayloadGone};
     let wishes = [
         ("cancel", ChangeKind::Cancel { reason: "r".into() }),
         ("delete", ChangeKind::Delete),
@@ -467,24 +492,6 @@ fn every_wish_in_every_state() {
         State::Cancelled,
         State::Dead,
     ];
-    let answer = |wish: &str, state| match (wish, state) {
-        ("delete", State::Running) => IsRunning,
-        ("delete", _) => Done,
-        ("complete", State::Scheduled | State::Ready | State::Running) => Done,
-        ("retry" | "reschedule", State::Completed) => PayloadGone,
-        ("retry" | "reschedule", State::Cancelled | State::Dead) => Done,
-        (_, State::Completed | State::Cancelled | State::Dead) => AlreadyFinished(state),
-        (_, State::Running) => IsRunning,
-        _ => Done,
-    };
-    let after = |wish: &str, state| match (wish, answer(wish, state)) {
-        ("delete", Done) => None,
-        ("cancel", Done) => Some(State::Cancelled),
-        ("complete", Done) => Some(State::Completed),
-        ("retry", Done) => Some(State::Ready),
-        ("reschedule", Done) => Some(State::Scheduled),
-        _ => Some(state),
-    };
     for (name, wish) in &wishes {
         for state in states {
             let mut life = Life::new();
@@ -498,10 +505,14 @@ fn every_wish_in_every_state() {
             let before = life.row(bystander);
             assert_eq!(
                 life.change(id, wish),
-                answer(name, state),
+                expected_answer(name, state),
                 "{name} when {state}"
             );
-            assert_eq!(life.state(id), after(name, state), "{name} when {state}");
+            assert_eq!(
+                life.state(id),
+                expected_state(name, state),
+                "{name} when {state}"
+            );
             assert_eq!(
                 life.row(bystander),
                 before,
@@ -854,7 +865,9 @@ fn random_life(seed: u64, steps: usize) {
     );
 }
 
-fn twin_step(dice: &mut Dice, life: &mut Life, twin: &mut BTreeMap<u64, TwinJob>) {
+type Twins = BTreeMap<u64, TwinJob>;
+
+fn twin_step(dice: &mut Dice, life: &mut Life, twin: &mut Twins) {
     if dice.roll(40) == 0 {
         life.crash(Verdict::NotStarted);
         for job in twin.values_mut().filter(|job| job.state == State::Running) {
@@ -862,109 +875,111 @@ fn twin_step(dice: &mut Dice, life: &mut Life, twin: &mut BTreeMap<u64, TwinJob>
         }
         return;
     }
-    let any = |dice: &mut Dice, twin: &BTreeMap<u64, TwinJob>, want: fn(&TwinJob) -> bool| {
-        let fitting: Vec<u64> = twin
-            .iter()
-            .filter(|(_, j)| want(j))
-            .map(|(id, _)| *id)
-            .collect();
-        (!fitting.is_empty()).then(|| fitting[dice.roll(fitting.len() as u64) as usize])
-    };
-    let now_ms = life.now_ms;
     match dice.roll(10) {
-        0..=2 => {
-            let priority = dice.roll(4) as i32 - 2;
-            let wait_ms = if dice.roll(3) == 0 { dice.roll(50) } else { 0 };
-            let wait = if wait_ms > 0 {
-                Wait::Until(now_ms + wait_ms as i64)
-            } else {
-                Wait::No
-            };
-            let new = NewJob {
-                priority: Priority(priority),
-                wait,
-                ..with_policy(|p| p.attempts_max = 2)
-            };
-            let id = life.enqueue(new).id.number();
-            let state = if wait_ms > 0 {
-                State::Scheduled
-            } else {
-                State::Ready
-            };
-            let due_ms = now_ms + wait_ms as i64;
-            twin.insert(
-                id,
-                TwinJob {
-                    state,
-                    priority,
-                    due_ms,
-                    failures: 0,
-                    attempt: 0,
-                    claim: 0,
-                },
-            );
-        }
-        3..=5 => {
-            let best = twin
-                .iter()
-                .filter(|(_, j)| j.state == State::Ready)
-                .min_by_key(|(id, j)| (-j.priority, **id));
-            let best = best.map(|(id, _)| *id);
-            let claimed = life.claim();
-            assert_eq!(claimed.map(|(id, _)| id.number()), best);
-            if let Some((id, claim)) = claimed {
-                let job = twin.get_mut(&id.number()).unwrap();
-                (job.state, job.claim, job.attempt) = (State::Running, claim, job.attempt + 1);
-            }
-        }
-        6 | 7 => {
-            let Some(id) = any(dice, twin, |j| j.state == State::Running) else {
-                return;
-            };
-            let job = twin.get_mut(&id).unwrap();
-            let claim = std::mem::take(&mut job.claim);
-            let outcome = match dice.roll(4) {
-                0 => {
-                    job.failures += 1;
-                    let dead = job.failures == 2;
-                    job.state = if dead { State::Dead } else { State::Scheduled };
-                    job.due_ms = now_ms + 30;
-                    Outcome::Failed {
-                        error: "e".into(),
-                        retry_after_ms: Some(30),
-                    }
-                }
-                1 => {
-                    job.state = State::Ready;
-                    job.attempt -= 1;
-                    Outcome::GivenBack { started: false }
-                }
-                _ => {
-                    job.state = State::Completed;
-                    completed()
-                }
-            };
-            assert_eq!(
-                life.settle(JobId::from_number(id), claim, &outcome),
-                SettleAnswer::Settled
-            );
-        }
-        8 => {
-            let Some(id) = any(dice, twin, |j| j.state != State::Running) else {
-                return;
-            };
-            if dice.roll(2) == 0 {
-                life.change(JobId::from_number(id), &ChangeKind::Delete);
-                twin.remove(&id);
-            } else if !twin[&id].state.is_finished() {
-                life.change(
-                    JobId::from_number(id),
-                    &ChangeKind::SetPriority(Priority(5)),
-                );
-                twin.get_mut(&id).unwrap().priority = 5;
-            }
-        }
+        0..=2 => twin_enqueue(dice, life, twin),
+        3..=5 => twin_claim(life, twin),
+        6 | 7 => twin_settle(dice, life, twin),
+        8 => twin_change(dice, life, twin),
         _ => life.pass(dice.roll(20) as i64),
+    }
+}
+
+/// One of the jobs that are as wanted.
+fn any_twin(dice: &mut Dice, twin: &Twins, wanted: fn(&TwinJob) -> bool) -> Option<u64> {
+    let fitting: Vec<u64> = twin
+        .iter()
+        .filter(|(_, job)| wanted(job))
+        .map(|(id, _)| *id)
+        .collect();
+    (!fitting.is_empty()).then(|| fitting[dice.roll(fitting.len() as u64) as usize])
+}
+
+fn twin_enqueue(dice: &mut Dice, life: &mut Life, twin: &mut Twins) {
+    let priority = dice.roll(4) as i32 - 2;
+    let wait_ms = if dice.roll(3) == 0 { dice.roll(50) } else { 0 };
+    let due_ms = life.now_ms + wait_ms as i64;
+    let (wait, state) = if wait_ms > 0 {
+        (Wait::Until(due_ms), State::Scheduled)
+    } else {
+        (Wait::No, State::Ready)
+    };
+    let new = NewJob {
+        priority: Priority(priority),
+        wait,
+        ..with_policy(|p| p.attempts_max = 2)
+    };
+    let id = life.enqueue(new).id.number();
+    twin.insert(
+        id,
+        TwinJob {
+            state,
+            priority,
+            due_ms,
+            failures: 0,
+            attempt: 0,
+            claim: 0,
+        },
+    );
+}
+
+fn twin_claim(life: &mut Life, twin: &mut Twins) {
+    let best = twin
+        .iter()
+        .filter(|(_, job)| job.state == State::Ready)
+        .min_by_key(|(id, job)| (-job.priority, **id));
+    let best = best.map(|(id, _)| *id);
+    let claimed = life.claim();
+    assert_eq!(claimed.map(|(id, _)| id.number()), best);
+    if let Some((id, claim)) = claimed {
+        let job = twin.get_mut(&id.number()).unwrap();
+        (job.state, job.claim, job.attempt) = (State::Running, claim, job.attempt + 1);
+    }
+}
+
+fn twin_settle(dice: &mut Dice, life: &mut Life, twin: &mut Twins) {
+    let Some(id) = any_twin(dice, twin, |job| job.state == State::Running) else {
+        return;
+    };
+    let job = twin.get_mut(&id).unwrap();
+    let claim = std::mem::take(&mut job.claim);
+    let outcome = match dice.roll(4) {
+        0 => {
+            job.failures += 1;
+            let dead = job.failures == 2;
+            job.state = if dead { State::Dead } else { State::Scheduled };
+            job.due_ms = life.now_ms + 30;
+            Outcome::Failed {
+                error: "e".into(),
+                retry_after_ms: Some(30),
+            }
+        }
+        1 => {
+            job.state = State::Ready;
+            job.attempt -= 1;
+            Outcome::GivenBack { started: false }
+        }
+        _ => {
+            job.state = State::Completed;
+            completed()
+        }
+    };
+    assert_eq!(
+        life.settle(JobId::from_number(id), claim, &outcome),
+        SettleAnswer::Settled
+    );
+}
+
+fn twin_change(dice: &mut Dice, life: &mut Life, twin: &mut Twins) {
+    let Some(number) = any_twin(dice, twin, |job| job.state != State::Running) else {
+        return;
+    };
+    let id = JobId::from_number(number);
+    if dice.roll(2) == 0 {
+        life.change(id, &ChangeKind::Delete);
+        twin.remove(&number);
+    } else if !twin[&number].state.is_finished() {
+        life.change(id, &ChangeKind::SetPriority(Priority(5)));
+        twin.get_mut(&number).unwrap().priority = 5;
     }
 }
 

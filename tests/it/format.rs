@@ -84,6 +84,22 @@ fn write_fixture() {
         })
         .open()
         .unwrap();
+    one_in_every_state(&engine);
+    engine.shutdown(MINUTE).unwrap();
+
+    let engine = Engine::builder(&store).clock(clock).open().unwrap();
+    let expected = describe(&engine);
+    engine.shutdown(MINUTE).unwrap();
+    // These belong to a process or a machine, not to the store.
+    for file in ["lock", "ballast", "recorder"] {
+        std::fs::remove_file(store.join(file)).unwrap();
+    }
+    let _ = std::fs::remove_dir_all(fixture());
+    copy(&store, &fixture().join("store"));
+    std::fs::write(fixture().join("expected.txt"), expected).unwrap();
+}
+
+fn one_in_every_state(engine: &Engine) {
     let golden = |what: &str| Golden { what: what.into() };
     engine.queue("paused").pause().unwrap();
     engine.queue("paused").set_concurrency(Some(7)).unwrap();
@@ -95,22 +111,11 @@ fn write_fixture() {
             .wait_timeout(MINUTE)
             .unwrap()
     };
-    let done = engine
-        .job(golden("done"))
-        .metadata("colour", "gelb")
-        .key("k")
-        .enqueue()
-        .unwrap()
-        .into_handle()
-        .id();
-    wait(done);
+    let done = engine.job(golden("done")).metadata("colour", "gelb");
+    wait(done.key("k").enqueue().unwrap().handle().id());
     wait(engine.enqueue(golden("hopeless")).unwrap().id());
-    wait(
-        engine
-            .enqueue(golden(&"large".repeat(10_000)))
-            .unwrap()
-            .id(),
-    );
+    let large = golden(&"large".repeat(10_000));
+    wait(engine.enqueue(large).unwrap().id());
     let failing = engine.enqueue(golden("fails")).unwrap();
     while engine
         .details(failing.id())
@@ -157,18 +162,6 @@ fn write_fixture() {
         .change(later.handle().id())
         .move_to("elsewhere")
         .unwrap();
-    engine.shutdown(MINUTE).unwrap();
-
-    let engine = Engine::builder(&store).clock(clock).open().unwrap();
-    let expected = describe(&engine);
-    engine.shutdown(MINUTE).unwrap();
-    // These belong to a process or a machine, not to the store.
-    for file in ["lock", "ballast", "recorder"] {
-        std::fs::remove_file(store.join(file)).unwrap();
-    }
-    let _ = std::fs::remove_dir_all(fixture());
-    copy(&store, &fixture().join("store"));
-    std::fs::write(fixture().join("expected.txt"), expected).unwrap();
 }
 
 fn copy(from: &Path, to: &Path) {
