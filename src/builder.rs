@@ -189,8 +189,8 @@ impl EngineBuilder {
         self
     }
 
-    /// Lets JSON jobs of kind `J` ([`Engine::json`]) be run by its handler, registered before. Their outputs
-    /// are kept as JSON too.
+    /// Lets JSON jobs of kind `J` ([`Engine::json`]) be run by its handler and claimed. Their outputs are kept as
+    /// JSON too.
     #[cfg(feature = "json")]
     pub fn accept_json<J>(mut self) -> EngineBuilder
     where
@@ -208,14 +208,12 @@ impl EngineBuilder {
             serde_json::to_vec(&output)
                 .map_err(|e| PayloadError::new("cannot be written as JSON", e))
         };
-        let added = self
-            .registry
+        self.registry
             .add_json(J::KIND, Box::new(from), Box::new(to));
-        self.note(added);
         self
     }
 
-    /// Turns stored payloads of version `from` into today's `J`. Register the handler before.
+    /// Turns stored payloads of version `from` into today's `J`, for its handler and for claims.
     pub fn upgrade<Old, J: Job>(
         mut self,
         from: u16,
@@ -228,8 +226,7 @@ impl EngineBuilder {
             let old = <J::Format as Format<Old>>::decode(bytes)?;
             <J::Format as Format<J>>::encode(&f(old), u64::MAX)
         };
-        let added = self.registry.add_upgrade(J::KIND, from, Box::new(convert));
-        self.note(added);
+        self.registry.add_upgrade(J::KIND, from, Box::new(convert));
         self
     }
 

@@ -1,5 +1,6 @@
 //! The handle that people hold, and the calls that every other part of the public face uses.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use super::request::{Decode, Enqueued, Request};
 use super::{Batch, Change, Handle, QueueControl, Watchdog};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::job::{Format, Job, JobId, PayloadError, Stop, encoding_of};
+use crate::job::{Form, Format, Job, JobId, PayloadError, Stop, encoding_of};
 use crate::journal::Payloads;
 use crate::sys;
 
@@ -70,10 +71,26 @@ pub(crate) trait Handlers: Send + Sync {
     fn run_inline(
         &self,
         kind: &str,
-        version: u16,
+        stored: Form,
         payload: &[u8],
         engine: &Engine,
     ) -> Option<Result<Vec<u8>, Stop>>;
+    /// A payload in the form that the caller takes; the text of an error says what to do.
+    fn convert<'a>(
+        &self,
+        kind: &str,
+        stored: Form,
+        wanted: Form,
+        bytes: &'a [u8],
+    ) -> Result<Cow<'a, [u8]>, String>;
+    /// An output in the encoding in which its job was enqueued.
+    fn output(
+        &self,
+        kind: &str,
+        stored: Form,
+        own: Form,
+        output: Vec<u8>,
+    ) -> Result<Vec<u8>, String>;
     /// The pool in one of whose slots the calling thread runs a handler, if it does.
     fn current_pool(&self) -> Option<String>;
 }
@@ -198,9 +215,17 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`Error::Closed`]; [`Error::Refused`] after a failed write.
+    /// [`Error::Invalid`] if the job is of another kind than `J`; [`Error::Closed`]; [`Error::Refused`] after
+    /// a failed write.
     pub fn handle<J: Job>(&self, id: JobId) -> Result<Option<Handle<J::Output>>> {
         let row = self.shared.ask(|reply| Command::Look { id, reply })?;
+        if let Some(row) = row.as_ref().filter(|row| row.kind != J::KIND) {
+            return Err(Error::Invalid {
+                what: "type of a handle",
+                found: format!("kind `{}` for job {id}", J::KIND),
+                rule: format!("the job is of kind `{}`", row.kind),
+            });
+        }
         let decode: Decode<J::Output> = <J::Format as Format<J::Output>>::decode;
         let output = (encoding_of::<J::Format>(), decode);
         Ok(row.map(|row| Handle::new(self.shared.clone(), id, row.kind.into(), output)))
@@ -262,7 +287,7 @@ impl Engine {
         let ran = self
             .shared
             .handlers
-            .run_inline(J::KIND, J::VERSION, &bytes, self);
+            .run_inline(J::KIND, Form::of::<J>(), &bytes, self);
         match ran.ok_or_else(|| Error::NoHandler {
             kind: J::KIND.to_owned(),
         })? {

@@ -4,12 +4,11 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use super::command::{Command, Reply};
-use super::handout::{Asked, Bytes, HandOut};
+use super::handout::{Asked, HandOut, outcome_of};
 use super::{Engine, Shared};
 use crate::error::{Error, Result};
 use crate::job::{
-    ClaimNumber, Content, Format, INLINE_OUTPUT_MAX, Job, JobId, Stop, StopKind, check_name,
-    encoding_of, millis,
+    ClaimNumber, Content, Form, Format, INLINE_OUTPUT_MAX, Job, JobId, Stop, check_name,
 };
 use crate::ledger::Outcome;
 
@@ -83,37 +82,28 @@ impl<J: Job> Claim<J> {
         self.job.attempt
     }
 
-    /// The payload.
+    /// The payload, upgraded if it is of an older version
+    /// ([`EngineBuilder::upgrade`](crate::EngineBuilder::upgrade)) or JSON
+    /// ([`EngineBuilder::accept_json`](crate::EngineBuilder::accept_json)).
     ///
     /// # Errors
     ///
-    /// [`Error::Payload`] if it is of another version or format; [`Error::Damaged`] if its file is.
+    /// [`Error::Payload`] if it is of a form that nothing converts, or does not decode; [`Error::Damaged`] if
+    /// its file is.
     pub fn job(&self) -> Result<J> {
         let error = |reason: String| Error::Payload {
             what: "payload",
             kind: J::KIND.to_owned(),
             reason,
         };
-        if self.job.version != J::VERSION && self.job.encoding != crate::job::Encoding::Json {
-            return Err(error(format!(
-                "has version {}, this program has {}",
-                self.job.version,
-                J::VERSION
-            )));
-        }
-        let decode = |bytes: &[u8]| {
-            <J::Format as Format<J>>::decode(bytes).map_err(|e| error(e.to_string()))
+        let shared = &self.engine.shared;
+        let read = |stored: &[u8]| {
+            let (form, wanted) = (self.job.form, Form::of::<J>());
+            let bytes = shared.handlers.convert(J::KIND, form, wanted, stored);
+            let bytes = bytes.map_err(&error)?;
+            <J::Format as Format<J>>::decode(&bytes).map_err(|e| error(e.to_string()))
         };
-        if self.job.encoding != encoding_of::<J::Format>() {
-            let (found, wanted) = (self.job.encoding, encoding_of::<J::Format>());
-            return Err(error(format!(
-                "is stored as {found}, this type reads {wanted}"
-            )));
-        }
-        match &self.job.payload {
-            Bytes::InEntry { entry, range } => decode(entry.get(range.clone()).unwrap_or_default()),
-            Bytes::InFile(file) => decode(&self.engine.shared.payloads.read(file)?),
-        }
+        self.job.with_payload(&shared.payloads, read)?
     }
 
     /// A sign of life: the lease lasts for another lock timeout. False if it is lost, or the job was
@@ -135,6 +125,14 @@ impl<J: Job> Claim<J> {
         let shared = &self.engine.shared;
         let bytes = <J::Format as Format<J::Output>>::encode(output, shared.payload_max)
             .map_err(|e| shared.payload_error("output", J::KIND, &e))?;
+        let bytes = shared
+            .handlers
+            .output(J::KIND, self.job.form, Form::of::<J>(), bytes)
+            .map_err(|reason| Error::Payload {
+                what: "output",
+                kind: J::KIND.to_owned(),
+                reason,
+            })?;
         let content = if bytes.len() <= INLINE_OUTPUT_MAX {
             Content::Inline(bytes)
         } else {
@@ -149,18 +147,7 @@ impl<J: Job> Claim<J> {
     ///
     /// [`Error::Closed`]; [`Error::Refused`] or [`Error::Unknown`] after a failed write.
     pub fn stop(self, why: impl Into<Stop>) -> Result<bool> {
-        let outcome = match why.into().0 {
-            StopKind::Fail { error, retry_after } => Outcome::Failed {
-                error,
-                retry_after_ms: retry_after.map(millis),
-            },
-            StopKind::Snooze(wait) => Outcome::Snoozed {
-                for_ms: millis(wait),
-            },
-            StopKind::Discard(why) => Outcome::Discarded(why),
-            StopKind::Cancel(why) => Outcome::Cancelled(why),
-            StopKind::Asked => Outcome::GivenBack { started: true },
-        };
+        let outcome = outcome_of(why.into().0, || Outcome::GivenBack { started: true });
         self.settle(outcome)
     }
 

@@ -4,7 +4,7 @@ use super::command::{Command, Details, Ending, FrameAt, Snapshot};
 use super::core::{Core, Fate, Mode, Target};
 use super::handout::{Bytes, HandOut};
 use crate::error::{Error, Result};
-use crate::job::{Encoding, JobId};
+use crate::job::{Encoding, Form, JobId};
 use crate::journal::event_at;
 use crate::ledger::{Event, Payload, Place};
 
@@ -93,7 +93,10 @@ impl Core {
             },
             Payload::Gone => return Err(bug()),
         };
-        let (version, encoding) = (job.version, job.encoding);
+        let form = Form {
+            version: job.version,
+            encoding: job.encoding,
+        };
         let record = self.ledger.record(id).ok_or_else(bug)?;
         let (kind, queue) = self.ledger.shared_names(record);
         Ok(HandOut {
@@ -101,8 +104,7 @@ impl Core {
             claim,
             kind,
             queue,
-            version,
-            encoding,
+            form,
             attempt: record.attempt,
             failures: record.failures,
             attempts_max: self.ledger.policy(record).attempts_max,

@@ -10,8 +10,9 @@ use parking_lot::{Condvar, Mutex};
 
 use super::command::{Command, Settle};
 use super::inbox::Inbox;
-use crate::job::{Encoding, JobId, PayloadRef};
-use crate::journal::EntryBytes;
+use crate::error::Result;
+use crate::job::{Form, JobId, PayloadRef, StopKind, millis};
+use crate::journal::{EntryBytes, Payloads};
 use crate::ledger::Outcome;
 
 /// A payload: in place in an entry, or in a file of its own.
@@ -31,8 +32,7 @@ pub(crate) struct HandOut {
     pub(crate) claim: u64,
     pub(crate) kind: Arc<str>,
     pub(crate) queue: Arc<str>,
-    pub(crate) version: u16,
-    pub(crate) encoding: Encoding,
+    pub(crate) form: Form,
     /// Number of this attempt, from 1.
     pub(crate) attempt: u32,
     pub(crate) failures: u16,
@@ -49,6 +49,18 @@ pub(crate) struct HandOut {
 }
 
 impl HandOut {
+    /// Lends the payload's bytes, as they were stored.
+    pub(crate) fn with_payload<T>(
+        &self,
+        payloads: &Payloads,
+        f: impl FnOnce(&[u8]) -> T,
+    ) -> Result<T> {
+        Ok(match &self.payload {
+            Bytes::InEntry { entry, range } => f(entry.get(range.clone()).unwrap_or_default()),
+            Bytes::InFile(file) => f(&payloads.read(file)?),
+        })
+    }
+
     /// Tells the writer how it ended.
     pub(crate) fn settle(mut self, outcome: Outcome, ran_us: u64) {
         self.send(outcome, ran_us, None);
@@ -84,6 +96,22 @@ impl Drop for HandOut {
             let started = self.live.stage() != Stage::Waiting;
             self.send(Outcome::GivenBack { started }, 0, None);
         }
+    }
+}
+
+/// How an attempt ended that has no output; `asked` for a handler that obeyed a wish to stop.
+pub(crate) fn outcome_of(stop: StopKind, asked: impl FnOnce() -> Outcome) -> Outcome {
+    match stop {
+        StopKind::Fail { error, retry_after } => Outcome::Failed {
+            error,
+            retry_after_ms: retry_after.map(millis),
+        },
+        StopKind::Snooze(wait) => Outcome::Snoozed {
+            for_ms: millis(wait),
+        },
+        StopKind::Discard(why) => Outcome::Discarded(why),
+        StopKind::Cancel(why) => Outcome::Cancelled(why),
+        StopKind::Asked => asked(),
     }
 }
 

@@ -42,7 +42,7 @@ pub(crate) use api::{Handlers, Shared};
 pub(crate) use command::{Command, Reply};
 pub(crate) use events::Hub;
 pub(crate) use handle::read_history;
-pub(crate) use handout::{Asked, Bytes, HandOut, HandOuts, Live};
+pub(crate) use handout::{Asked, HandOut, HandOuts, Live, outcome_of};
 pub(crate) use inbox::{Inbox, WhenFullRule};
 pub(crate) use recorder::Recorder;
 pub(crate) use recover::{Parts, Replayed, first_group, read_back, recover};

@@ -9,6 +9,8 @@ use rkyv::rancor::Error as RkyvError;
 use rkyv::ser::allocator::{Arena, ArenaHandle};
 use rkyv::{Archive, Deserialize, Portable, Serialize};
 
+use super::definition::Job;
+
 /// Bytes that are not what the format expects, or a value that it cannot write.
 #[derive(Debug, thiserror::Error)]
 #[error("{text}")]
@@ -162,6 +164,23 @@ pub trait InPlace<T>: Format<T> {
     type View;
     #[doc(hidden)]
     fn view(bytes: &[u8]) -> Result<&Self::View, PayloadError>;
+}
+
+/// What a payload was written as, or what a reader takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Form {
+    /// 0: JSON by a program that knows only the kind's name.
+    pub(crate) version: u16,
+    pub(crate) encoding: Encoding,
+}
+
+impl Form {
+    pub(crate) fn of<J: Job>() -> Form {
+        Form {
+            version: J::VERSION,
+            encoding: encoding_of::<J::Format>(),
+        }
+    }
 }
 
 /// The encoding of a format.

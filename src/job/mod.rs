@@ -15,7 +15,7 @@ mod stop;
 pub use definition::{Job, View};
 #[cfg(feature = "json")]
 pub use format::Json;
-pub(crate) use format::{Encoding, encoding_of};
+pub(crate) use format::{Encoding, Form, encoding_of};
 pub use format::{Format, InPlace, PayloadError, Rkyv};
 pub use id::{ClaimNumber, JobId, Priority};
 pub(crate) use limits::{

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::context::Context;
-use super::handler::Registry;
+use super::handler::{Registry, no_handler};
 use super::pool::Permit;
-use crate::engine::{Asked, Bytes, Command, Engine, HandOut, HandOuts, Live, Recorder, Shared};
-use crate::job::{Content, INLINE_OUTPUT_MAX, JobId, JobResult, Stop, StopKind, millis};
+use crate::engine::{
+    Asked, Command, Engine, HandOut, HandOuts, Live, Recorder, Shared, outcome_of,
+};
+use crate::job::{Content, INLINE_OUTPUT_MAX, JobId, JobResult, Stop};
 use crate::ledger::Outcome;
 
 /// Called after each attempt, on the worker's thread.
@@ -109,56 +111,27 @@ impl Worker {
     }
 
     fn call(&self, job: &HandOut, cx: &Context) -> JobResult<Vec<u8>> {
-        let Some(entry) = self.registry.get(&job.kind) else {
-            return Err(Stop::failed("no handler for this kind")); // parked jobs are never handed out
-        };
-        match &job.payload {
-            Bytes::InEntry {
-                entry: bytes,
-                range,
-            } => entry.call(
-                job.version,
-                job.encoding,
-                bytes.get(range.clone()).unwrap_or_default(),
-                cx,
-            ),
-            Bytes::InFile(file) => {
-                let bytes = self
-                    .shared
-                    .payloads
-                    .read(file)
-                    .map_err(|e| Stop::discard(e.to_string()))?;
-                entry.call(job.version, job.encoding, &bytes, cx)
-            }
+        let run = |bytes: &[u8]| self.registry.call(&job.kind, job.form, bytes, cx);
+        match job.with_payload(&self.shared.payloads, run) {
+            Ok(ran) => ran.unwrap_or_else(no_handler),
+            Err(error) => Err(Stop::discard(error.to_string())),
         }
     }
 
     /// What the handler said, in the ledger's words.
     fn outcome(&self, result: JobResult<Vec<u8>>, live: &Live) -> Outcome {
-        match result {
-            Ok(output) => self.completed(output),
-            Err(Stop(kind)) => match kind {
-                StopKind::Fail { error, retry_after } => Outcome::Failed {
-                    error,
-                    retry_after_ms: retry_after.map(millis),
-                },
-                StopKind::Snooze(wait) => Outcome::Snoozed {
-                    for_ms: millis(wait),
-                },
-                StopKind::Discard(why) => Outcome::Discarded(why),
-                StopKind::Cancel(why) => Outcome::Cancelled(why),
-                StopKind::Asked => match live.asked() {
-                    Asked::Cancelled => Outcome::Cancelled(live.reason()),
-                    Asked::TimeLimit | Asked::Stalled => Outcome::Failed {
-                        error: live.reason(),
-                        retry_after_ms: None,
-                    },
-                    Asked::Shutdown | Asked::LeaseLost | Asked::No => {
-                        Outcome::GivenBack { started: true }
-                    }
-                },
+        let stop = match result {
+            Ok(output) => return self.completed(output),
+            Err(Stop(stop)) => stop,
+        };
+        outcome_of(stop, || match live.asked() {
+            Asked::Cancelled => Outcome::Cancelled(live.reason()),
+            Asked::TimeLimit | Asked::Stalled => Outcome::Failed {
+                error: live.reason(),
+                retry_after_ms: None,
             },
-        }
+            Asked::Shutdown | Asked::LeaseLost | Asked::No => Outcome::GivenBack { started: true },
+        })
     }
 
     fn completed(&self, output: Vec<u8>) -> Outcome {

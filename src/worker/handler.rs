@@ -7,7 +7,7 @@ use super::attempt;
 use super::context::Context;
 use crate::engine::{Engine, Handlers};
 use crate::error::{Error, Result};
-use crate::job::{Encoding, Format, InPlace, Job, JobResult, PayloadError, Stop, encoding_of};
+use crate::job::{Encoding, Form, Format, InPlace, Job, JobResult, PayloadError, Stop};
 
 type Run = Box<dyn Fn(&[u8], &Context) -> JobResult<Vec<u8>> + Send + Sync>;
 /// Bytes of one form to bytes of another.
@@ -15,9 +15,13 @@ pub(crate) type Convert = Box<dyn Fn(&[u8]) -> Result<Vec<u8>, PayloadError> + S
 
 /// The handler of one kind, with types erased: bytes in, bytes out.
 pub(crate) struct Entry {
-    version: u16,
-    encoding: Encoding,
+    form: Form,
     run: Run,
+}
+
+/// How payloads of other forms become a kind's own.
+#[derive(Default)]
+struct Conversions {
     /// From an older version's payload to this one's.
     upgrades: HashMap<u16, Convert>,
     /// From a JSON payload to this kind's, and from its output to JSON.
@@ -56,34 +60,32 @@ impl Entry {
             Ok(serde_json::to_vec(&f(value, cx)?)?)
         };
         Entry {
-            version: 0,
-            encoding: Encoding::Json,
+            form: Form {
+                version: 0,
+                encoding: Encoding::Json,
+            },
             run: Box::new(run),
-            upgrades: HashMap::new(),
-            json: None,
         }
     }
 
     fn new<J: Job>(run: Run) -> Entry {
-        let encoding = encoding_of::<J::Format>();
         Entry {
-            version: J::VERSION,
-            encoding,
+            form: Form::of::<J>(),
             run,
-            upgrades: HashMap::new(),
-            json: None,
         }
     }
+}
 
-    /// The payload in the form that the handler takes; the text of an error says what to do.
-    fn prepare<'a>(
+impl Conversions {
+    /// The payload in the form that the reader takes; the text of an error says what to do.
+    fn apply<'a>(
         &self,
-        version: u16,
-        encoding: Encoding,
+        stored: Form,
+        wanted: Form,
         bytes: &'a [u8],
     ) -> Result<Cow<'a, [u8]>, String> {
-        if encoding != self.encoding {
-            return match (&self.json, encoding) {
+        if stored.encoding != wanted.encoding {
+            return match (&self.json, stored.encoding) {
                 (Some((from_json, _)), Encoding::Json) => {
                     from_json(bytes).map(Cow::Owned).map_err(|e| format!("the JSON payload does not fit: {e}"))
                 }
@@ -93,40 +95,19 @@ impl Entry {
                 _ => Err("the payload is rkyv and the handler takes JSON".to_owned()),
             };
         }
-        // Version 0: JSON enqueued by a program that knows only the kind's name.
-        if version == self.version
-            || (encoding == Encoding::Json && (version == 0 || self.version == 0))
-        {
+        let by_name =
+            wanted.encoding == Encoding::Json && (stored.version == 0 || wanted.version == 0);
+        if stored.version == wanted.version || by_name {
             return Ok(Cow::Borrowed(bytes));
         }
-        match self.upgrades.get(&version) {
+        let (stored, wanted) = (stored.version, wanted.version);
+        match self.upgrades.get(&stored) {
             Some(upgrade) => upgrade(bytes)
                 .map(Cow::Owned)
-                .map_err(|e| format!("the payload of version {version} {e}")),
+                .map_err(|e| format!("the payload of version {stored} {e}")),
             None => Err(format!(
-                "the payload has version {version} and the handler takes version {}: register `upgrade` from {version}",
-                self.version
+                "the payload has version {stored} and the handler takes version {wanted}: register `upgrade` from {stored}"
             )),
-        }
-    }
-
-    /// Runs the handler on stored bytes.
-    pub(super) fn call(
-        &self,
-        version: u16,
-        encoding: Encoding,
-        bytes: &[u8],
-        cx: &Context,
-    ) -> JobResult<Vec<u8>> {
-        let payload = self
-            .prepare(version, encoding, bytes)
-            .map_err(Stop::discard)?;
-        let output = (self.run)(&payload, cx)?;
-        match &self.json {
-            Some((_, to_json)) if encoding != self.encoding => {
-                to_json(&output).map_err(|e| Stop::failed(&e.to_string()))
-            }
-            _ => Ok(output),
         }
     }
 }
@@ -141,10 +122,11 @@ fn undecodable(error: &PayloadError) -> Stop {
     Stop::discard(format!("the payload {error}"))
 }
 
-/// All handlers of a program.
+/// All handlers of a program, and all that it can convert.
 #[derive(Default)]
 pub(crate) struct Registry {
     entries: HashMap<String, Entry>,
+    conversions: HashMap<String, Conversions>,
 }
 
 impl Registry {
@@ -160,25 +142,34 @@ impl Registry {
         Ok(())
     }
 
-    pub(crate) fn add_upgrade(&mut self, kind: &str, from: u16, upgrade: Convert) -> Result<()> {
-        self.entry_mut(kind)?.upgrades.insert(from, upgrade);
-        Ok(())
+    pub(crate) fn add_upgrade(&mut self, kind: &str, from: u16, upgrade: Convert) {
+        let conversions = self.conversions.entry(kind.to_owned()).or_default();
+        conversions.upgrades.insert(from, upgrade);
     }
 
     #[cfg(feature = "json")]
-    pub(crate) fn add_json(&mut self, kind: &str, from: Convert, to: Convert) -> Result<()> {
-        self.entry_mut(kind)?.json = Some((from, to));
-        Ok(())
+    pub(crate) fn add_json(&mut self, kind: &str, from: Convert, to: Convert) {
+        self.conversions.entry(kind.to_owned()).or_default().json = Some((from, to));
     }
 
-    fn entry_mut(&mut self, kind: &str) -> Result<&mut Entry> {
-        self.entries.get_mut(kind).ok_or_else(|| Error::NoHandler {
-            kind: kind.to_owned(),
-        })
-    }
-
-    pub(crate) fn get(&self, kind: &str) -> Option<&Entry> {
-        self.entries.get(kind)
+    /// Runs the kind's handler on stored bytes; `None` if there is none.
+    pub(super) fn call(
+        &self,
+        kind: &str,
+        stored: Form,
+        bytes: &[u8],
+        cx: &Context,
+    ) -> Option<JobResult<Vec<u8>>> {
+        let entry = self.entries.get(kind)?;
+        let run = || {
+            let payload = self
+                .convert(kind, stored, entry.form, bytes)
+                .map_err(Stop::discard)?;
+            let output = (entry.run)(&payload, cx)?;
+            self.output(kind, stored, entry.form, output)
+                .map_err(|e| Stop::failed(&e))
+        };
+        Some(run())
     }
 
     pub(crate) fn kinds(&self) -> impl Iterator<Item = &String> {
@@ -194,18 +185,54 @@ impl Handlers for Registry {
     fn run_inline(
         &self,
         kind: &str,
-        version: u16,
+        stored: Form,
         payload: &[u8],
         engine: &Engine,
     ) -> Option<JobResult<Vec<u8>>> {
-        let entry = self.get(kind)?;
+        if !self.entries.contains_key(kind) {
+            return None;
+        }
         let cx = Context::inline(engine);
         Some(attempt::catch(|| {
-            entry.call(version, entry.encoding, payload, &cx)
+            self.call(kind, stored, payload, &cx)
+                .unwrap_or_else(no_handler)
         }))
+    }
+
+    fn convert<'a>(
+        &self,
+        kind: &str,
+        stored: Form,
+        wanted: Form,
+        bytes: &'a [u8],
+    ) -> Result<Cow<'a, [u8]>, String> {
+        match self.conversions.get(kind) {
+            Some(conversions) => conversions.apply(stored, wanted, bytes),
+            None => Conversions::default().apply(stored, wanted, bytes),
+        }
+    }
+
+    fn output(
+        &self,
+        kind: &str,
+        stored: Form,
+        own: Form,
+        output: Vec<u8>,
+    ) -> Result<Vec<u8>, String> {
+        match self.conversions.get(kind).and_then(|c| c.json.as_ref()) {
+            Some((_, to_json)) if stored.encoding != own.encoding => {
+                to_json(&output).map_err(|e| e.to_string())
+            }
+            _ => Ok(output),
+        }
     }
 
     fn current_pool(&self) -> Option<String> {
         attempt::current_pool()
     }
+}
+
+/// Parked jobs are never handed out, so nobody should see this.
+pub(super) fn no_handler() -> JobResult<Vec<u8>> {
+    Err(Stop::failed("no handler for this kind"))
 }

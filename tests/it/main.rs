@@ -19,5 +19,8 @@ mod bad_input;
 mod cli_demo;
 /// Stores of released versions keep their meaning.
 mod format;
+/// Payloads of older versions, of JSON and of another kind.
+#[cfg(feature = "json")]
+mod forms;
 /// Time limits, order and time as seen from outside.
 mod order;

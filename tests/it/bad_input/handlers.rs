@@ -64,7 +64,10 @@ fn handlers_that_panic() {
             jobs.push((id_of(engine.job(note(mode)).attempts(1)), words));
         }
         for (id, words) in jobs {
-            assert_eq!(dead(&engine, id, &[words]), DeadReason::AttemptsUsedUp);
+            assert_eq!(
+                dead::<Note>(&engine, id, &[words]),
+                DeadReason::AttemptsUsedUp
+            );
         }
         let inline = engine.run_inline(&note("text")).unwrap().unwrap_err();
         assert!(inline.to_string().contains("plain text"), "{inline}");

@@ -29,6 +29,7 @@ mod mount;
 mod processes;
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, mpsc};
@@ -242,8 +243,8 @@ fn check_store(store: &Path, jobs: &[(JobId, String)]) {
 
 /// Waits for a death and checks that its words say all of these.
 #[track_caller]
-fn dead(engine: &Engine, id: JobId, words: &[&str]) -> DeadReason {
-    let handle = engine.handle::<Note>(id).unwrap().unwrap();
+fn dead<J: Job<Output: Debug>>(engine: &Engine, id: JobId, words: &[&str]) -> DeadReason {
+    let handle = engine.handle::<J>(id).unwrap().unwrap();
     match handle.wait_timeout(MINUTE).unwrap() {
         Some(Finished::Dead(ended)) => {
             let text = format!("{} {:?}", ended.words, ended.errors);
