@@ -112,6 +112,7 @@ impl Ledger {
     /// Whether so much of the journal is dead that entries must be carried forward.
     pub(crate) fn wants_compaction(&self) -> bool {
         self.space.total_bytes() > 2 * self.space.live_bytes() + self.setup.slack_bytes
+            || self.space.is_cheap_to_cut()
     }
 
     /// Bytes of the journal beyond what compaction allows.

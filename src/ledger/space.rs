@@ -8,6 +8,11 @@ use std::collections::VecDeque;
 
 use super::event::Place;
 
+/// Bytes that must be cut off by each byte carried, for a carry to be cheap.
+const CARRY_GAIN: u32 = 16;
+/// Bytes below which a cut is not worth a carry.
+const CUT_MIN: u32 = 64 << 10;
+
 #[derive(Debug, Default)]
 pub(crate) struct Space {
     /// Position of the first element of `entries`.
@@ -87,6 +92,27 @@ impl Space {
         Some(self.first + ahead as u64)
     }
 
+    /// Whether little must be carried to cut off much: the oldest needed entry holds next to nothing, and
+    /// what follows it is dead.
+    pub(crate) fn is_cheap_to_cut(&self) -> bool {
+        let mut entries = self.entries.iter().skip_while(|entry| entry.live == 0);
+        let Some(oldest) = entries.next() else {
+            return false;
+        };
+        let needed = (oldest.live_bytes * CARRY_GAIN).max(CUT_MIN);
+        let mut freed = oldest.bytes;
+        for entry in entries {
+            if freed >= needed {
+                return true;
+            }
+            if entry.live > 0 {
+                return false;
+            }
+            freed += entry.bytes;
+        }
+        false
+    }
+
     pub(crate) fn total_bytes(&self) -> u64 {
         self.total_bytes
     }
@@ -129,8 +155,35 @@ mod tests {
         assert_eq!((space.total_bytes(), space.live_bytes()), (4_000, 300));
         space.unpin(place(6));
         assert_eq!(space.oldest_live(), Some(8));
+        assert!(!space.is_cheap_to_cut(), "hardly anything would go");
         assert_eq!(space.cut(7), 7); // the newest group is kept whatever it holds
         assert_eq!(space.cut(9), 8);
         assert_eq!(space.total_bytes(), 2_000);
+    }
+
+    #[test]
+    fn one_job_in_front_of_much_that_is_dead_is_cheap_to_carry() {
+        let mut space = Space::default();
+        let place = |position| Place {
+            position,
+            offset: 0,
+            len: 1_000,
+        };
+        space.entry_written(1, 10_000);
+        space.pin(place(1));
+        for position in 2..7 {
+            space.entry_written(position, 10_000);
+        }
+        assert!(!space.is_cheap_to_cut(), "60,000 bytes are not worth it");
+        space.entry_written(7, 10_000);
+        space.entry_written(8, 10_000);
+        assert!(space.is_cheap_to_cut());
+        // Four more jobs in the front entry: 5,000 bytes for 70,000 is no bargain.
+        (0..4).for_each(|_| space.pin(place(1)));
+        assert!(!space.is_cheap_to_cut());
+        (0..4).for_each(|_| space.unpin(place(1)));
+        // What follows is needed: nothing could be cut.
+        space.pin(place(3));
+        assert!(!space.is_cheap_to_cut());
     }
 }

@@ -1,0 +1,97 @@
+//! Does the log stay small? Jobs pass through a short backlog while one job stays for the whole run, and so
+//! keeps its entry needed: compaction has to carry it forward.
+//!
+//! `cargo bench --bench backlog`; `JOBSLED_BENCH_JOBS` (1,000,000), `JOBSLED_BENCH_DIR` (a directory on the disk
+//! to measure; default: `target/`). The limits are those of the design: the log within 3 x live + 5 segments,
+//! no batch's wait above 20 x the median.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a bench prints and does not recover"
+)]
+#![expect(clippy::cast_precision_loss, reason = "figures are rounded anyway")]
+#![expect(clippy::disallowed_methods, reason = "a bench measures real time")]
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use jobsled::{Context, Engine, job, rkyv};
+
+const PAYLOAD: usize = 256;
+const BACKLOG: u64 = 1_000;
+const BATCH: u64 = 100;
+const SEGMENT: u64 = 4 << 20;
+const DAY: Duration = Duration::from_hours(24);
+
+#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+struct Noop {
+    data: Vec<u8>,
+}
+job!(Noop, kind = "noop");
+
+fn noop() -> Noop {
+    Noop {
+        data: vec![7; PAYLOAD],
+    }
+}
+
+fn main() {
+    let jobs: u64 = std::env::var("JOBSLED_BENCH_JOBS").map_or(1_000_000, |n| n.parse().unwrap());
+    let base =
+        std::env::var("JOBSLED_BENCH_DIR").map_or_else(|_| PathBuf::from("target"), PathBuf::from);
+    let dir = tempfile::tempdir_in(base).unwrap();
+    let engine = Engine::builder(dir.path().join("store"))
+        .handle(|_: Noop, _: &Context| Ok(()))
+        .open()
+        .unwrap();
+    let stays = engine.job(noop()).after(DAY).enqueue().unwrap();
+    let begun = Instant::now();
+    let mut waits = Vec::new();
+    let (mut largest, mut worst) = (0, 0.0_f64);
+    for stored in (0..jobs).step_by(BATCH as usize) {
+        let finished = (stored + BATCH).saturating_sub(BACKLOG);
+        engine.wait_until_finished(finished, DAY).unwrap();
+        let mut batch = engine.batch();
+        batch.extend((0..BATCH).map(|_| noop()));
+        let asked = Instant::now();
+        batch.enqueue().unwrap();
+        waits.push(asked.elapsed());
+        if stored % 10_000 == 0 {
+            let s = engine.stats().unwrap();
+            let allowed = 3 * s.live_bytes + 5 * SEGMENT;
+            largest = largest.max(s.bytes_on_disk);
+            worst = worst.max(s.bytes_on_disk as f64 / allowed as f64);
+        }
+    }
+    engine.wait_until_finished(jobs, DAY).unwrap();
+    let rate = jobs as f64 / begun.elapsed().as_secs_f64();
+    let s = engine.stats().unwrap();
+    waits.sort_unstable();
+    let at = |share: f64| waits[(waits.len() as f64 * share) as usize];
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    println!(
+        "{jobs} jobs of {PAYLOAD} bytes, {BACKLOG} at a time, one that stays: {rate:.0} jobs/s, {} groups, {} syncs",
+        s.groups, s.syncs
+    );
+    println!(
+        "log: {:.1} MB at most, {:.2} of 3 x live + 5 segments; at the end {:.1} MB live, {:.1} MB in the journal, {:.1} MB on disk",
+        largest as f64 / 1e6,
+        worst,
+        s.live_bytes as f64 / 1e6,
+        s.journal_bytes as f64 / 1e6,
+        s.bytes_on_disk as f64 / 1e6
+    );
+    println!(
+        "a batch's wait: median {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, longest {:.2} ms = {:.1} x the median",
+        ms(at(0.5)),
+        ms(at(0.99)),
+        ms(at(0.999)),
+        ms(*waits.last().unwrap()),
+        ms(*waits.last().unwrap()) / ms(at(0.5))
+    );
+    assert!(engine.details(stays.handle().id()).unwrap().is_some());
+    let begun = Instant::now();
+    engine.shutdown(Duration::ZERO).unwrap();
+    println!("closed in {:.0} ms", ms(begun.elapsed()));
+}
