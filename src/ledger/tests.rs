@@ -390,6 +390,51 @@ fn backoff_delays_the_retry() {
     assert_eq!(life.row(id).due_ms, life.now_ms + 7);
 }
 
+/// A retry has its own expiry, counted from the time at which it is due; before that it may run.
+#[test]
+fn a_retry_past_its_expiry_never_starts_and_dies() {
+    let mut life = Life::new();
+    let backoff = Backoff::fixed(std::time::Duration::from_secs(1));
+    let id = life
+        .enqueue(with_policy(|p| {
+            (p.backoff, p.retry_expires_ms) = (backoff, 500);
+        }))
+        .id;
+    life.pass(86_400_000);
+    life.tick(true);
+    let (_, claim) = life.claim().expect("the first attempt has no expiry");
+    life.settle(id, claim, &failed());
+    assert_eq!(life.row(id).expires_at_ms, Some(life.now_ms + 1_500));
+    life.pass(1_499);
+    life.tick(true);
+    let (_, claim) = life.claim().expect("just in time");
+    life.settle(id, claim, &failed());
+    life.pass(1_500);
+    assert_eq!(life.claim(), None, "no retry past its expiry");
+    life.tick(false);
+    assert_eq!(life.state(id), Some(State::Ready));
+    life.tick(true);
+    let row = life.row(id);
+    assert_eq!(row.dead_reason, Some(DeadReason::Expired));
+    assert_eq!((row.attempt, row.failures), (2, 2));
+    assert_eq!(life.replayed(0).digest(), life.ledger.digest());
+}
+
+/// Without `retry_expires_after` a retry keeps the expiry that was given at enqueue.
+#[test]
+fn a_retry_keeps_the_expiry_of_its_job() {
+    let mut life = Life::new();
+    let expires_at_ms = Some(START_MS + 5_000);
+    let new = NewJob {
+        expires_at_ms,
+        ..job()
+    };
+    let id = life.enqueue(new).id;
+    let (_, claim) = life.claim().unwrap();
+    life.settle(id, claim, &failed());
+    assert_eq!(life.row(id).expires_at_ms, expires_at_ms);
+}
+
 #[test]
 fn snoozing_uses_no_attempt() {
     let mut life = Life::new();

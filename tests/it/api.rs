@@ -475,19 +475,21 @@ fn drain_and_shutdown_keep_their_word() {
     assert_eq!((job.len(), job[0].failures, job[0].crashes), (1, 0, 0));
 }
 
+/// Counts as hanging after 30 s without a sign of life.
+#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub(super) struct Stalls;
+job!(
+    Stalls,
+    kind = "stalls",
+    output = u32,
+    defaults = JobDefaults::new()
+        .stall_timeout(Duration::from_secs(30))
+        .backoff(Backoff::fixed(Duration::ZERO))
+);
+
 /// A job past its stall timeout runs elsewhere; the one that woke up late is refused, counted and visible.
 #[test]
 fn a_stalled_handler_loses_its_job_and_its_answer_is_refused() {
-    #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-    struct Stalls;
-    job!(
-        Stalls,
-        kind = "stalls",
-        output = u32,
-        defaults = JobDefaults::new()
-            .stall_timeout(Duration::from_secs(30))
-            .backoff(Backoff::fixed(Duration::ZERO))
-    );
     let clock = jobsled::ManualClock::at(1_700_000_000_000);
     let (inside, release) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
     let (i, r) = (inside.clone(), release.clone());

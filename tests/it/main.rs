@@ -17,6 +17,8 @@ mod bad_input;
 /// The program `jobsled demo`.
 #[cfg(feature = "cli")]
 mod cli_demo;
+/// Time that stalls, jumps and runs out.
+mod clock;
 /// Stores of released versions keep their meaning.
 mod format;
 /// Payloads of older versions, of JSON and of another kind.
