@@ -103,3 +103,208 @@ pub(crate) fn remove_all(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::super::EntryBytes;
+    use super::*;
+
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Call {
+        Append { position: u64, bytes: usize },
+        Remove { position: u64 },
+        Sync,
+    }
+
+    /// A journal that only notes what it is asked to write.
+    #[derive(Default)]
+    struct Notes(Vec<Call>);
+
+    impl Journal for Notes {
+        fn append(&mut self, position: u64, entry: &Arc<Vec<u8>>) -> Result<()> {
+            let bytes = entry.len();
+            self.0.push(Call::Append { position, bytes });
+            Ok(())
+        }
+
+        fn remove(&mut self, position: u64) -> Result<()> {
+            self.0.push(Call::Remove { position });
+            Ok(())
+        }
+
+        fn sync(&mut self) -> Result<()> {
+            self.0.push(Call::Sync);
+            Ok(())
+        }
+
+        fn read(&mut self, _: u64) -> Result<Option<EntryBytes>> {
+            unreachable!("writing reads nothing")
+        }
+
+        fn scan(
+            &mut self,
+            _: u64,
+            _: &mut dyn FnMut(u64, EntryBytes) -> Result<bool>,
+        ) -> Result<()> {
+            unreachable!("writing reads nothing")
+        }
+
+        fn scan_back(&mut self, _: &mut dyn FnMut(u64, EntryBytes) -> Result<bool>) -> Result<()> {
+            unreachable!("writing reads nothing")
+        }
+
+        fn positions_below(&mut self, _: u64) -> Result<Vec<u64>> {
+            unreachable!("writing reads nothing")
+        }
+
+        fn bytes_on_disk(&self) -> u64 {
+            unreachable!("writing reads nothing")
+        }
+
+        fn close(self: Box<Self>) -> Result<()> {
+            unreachable!("nobody closes it")
+        }
+    }
+
+    /// What was asked for between two syncs: inserts, then removals, within the budget. All of it is synced.
+    fn parts(calls: &[Call], geometry: Geometry) -> Vec<&[Call]> {
+        let Some((last, _)) = calls.split_last() else {
+            return Vec::new();
+        };
+        assert_eq!(*last, Call::Sync, "not synced on return");
+        let parts: Vec<_> = calls.split_inclusive(|call| *call == Call::Sync).collect();
+        for part in &parts {
+            let accounted: u64 = part.iter().map(|call| cost(*call, geometry)).sum();
+            // An entry that alone is more than the budget has nobody to share it with.
+            let alone = matches!(part, [Call::Append { .. }, Call::Sync]);
+            let budget = u64::from(geometry.sync_budget);
+            assert!(
+                alone || accounted <= budget,
+                "{accounted} of {budget}: {part:?}"
+            );
+            let order = |call: &Call| match call {
+                Call::Append { .. } => 0,
+                Call::Remove { .. } => 1,
+                Call::Sync => 2,
+            };
+            assert!(
+                part.is_sorted_by_key(order),
+                "removals after inserts: {part:?}"
+            );
+            assert!(part.len() > 1, "a sync of nothing");
+        }
+        parts
+    }
+
+    /// Written out once more, as `docs/ARCHITECTURE.md` has it.
+    fn cost(call: Call, geometry: Geometry) -> u64 {
+        match call {
+            Call::Append { bytes, .. } => bytes as u64 + 64,
+            Call::Remove { .. } => u64::from(geometry.entry_cap) * 16 / 10,
+            Call::Sync => 0,
+        }
+    }
+
+    fn appended(calls: &[Call]) -> Vec<(u64, usize)> {
+        let of = |call: &Call| match call {
+            Call::Append { position, bytes } => Some((*position, *bytes)),
+            _ => None,
+        };
+        calls.iter().filter_map(of).collect()
+    }
+
+    fn removed(calls: &[Call]) -> Vec<u64> {
+        let of = |call: &Call| match call {
+            Call::Remove { position } => Some(*position),
+            _ => None,
+        };
+        calls.iter().filter_map(of).collect()
+    }
+
+    /// The geometry in use, or a cramped one whose budget a single entry may break.
+    fn any_geometry() -> impl Strategy<Value = Geometry> {
+        let cramped = (1_u32..5_000, 0_u32..20_000).prop_map(|(entry_cap, more)| Geometry {
+            entry_cap,
+            // One removal always fits: two entry caps are more than its cost.
+            sync_budget: 2 * entry_cap + more,
+            ..Geometry::DEFAULT
+        });
+        prop_oneof![Just(Geometry::DEFAULT), cramped]
+    }
+
+    /// Sizes of a group's entries, up to a little more than the largest entry.
+    fn any_group() -> impl Strategy<Value = Vec<usize>> {
+        let size = prop_oneof![0_usize..300, 0_usize..60_000, Just(57_344)];
+        proptest::collection::vec(size, 0..60)
+    }
+
+    fn sealed(sizes: &[usize]) -> Vec<Sealed> {
+        let entry = |(n, size): (usize, &usize)| Sealed {
+            position: 1_000 + n as u64,
+            bytes: Arc::new(vec![0; *size]),
+        };
+        sizes.iter().enumerate().map(entry).collect()
+    }
+
+    proptest! {
+        /// J1: whatever the group and the clean-up, no more than the budget waits for a sync, and all is written.
+        #[test]
+        fn never_more_than_the_budget_between_two_syncs(
+            geometry in any_geometry(),
+            sizes in any_group(),
+            pending in 0_u64..80,
+        ) {
+            let group = sealed(&sizes);
+            let mut journal = Notes::default();
+            let mut removals: VecDeque<u64> = (1..=pending).collect();
+            let syncs = commit(&mut journal, &group, &mut removals, geometry).unwrap();
+            prop_assert_eq!(parts(&journal.0, geometry).len() as u64, u64::from(syncs));
+            // Each entry once, in rising order.
+            let expected: Vec<_> = group.iter().map(|e| (e.position, e.bytes.len())).collect();
+            prop_assert_eq!(appended(&journal.0), expected);
+            // Each removal once, from the oldest on; the others wait their turn.
+            let gone = removed(&journal.0);
+            let all: Vec<u64> = gone.iter().chain(&removals).copied().collect();
+            prop_assert_eq!(all, (1..=pending).collect::<Vec<_>>());
+            if geometry == Geometry::DEFAULT {
+                let owed = pending.min(REMOVES_PER_INSERT as u64 * group.len() as u64);
+                prop_assert!(gone.len() as u64 >= owed, "clean-up falls behind: {}", gone.len());
+            }
+        }
+
+        /// Discarding obeys the same budget, and leaves nothing.
+        #[test]
+        fn discarding_obeys_the_budget(geometry in any_geometry(), pending in 0_u64..80) {
+            let mut journal = Notes::default();
+            remove_all(&mut journal, 1..=pending, geometry).unwrap();
+            parts(&journal.0, geometry);
+            prop_assert_eq!(removed(&journal.0), (1..=pending).collect::<Vec<_>>());
+        }
+    }
+
+    /// Lives of many groups: what is asked to be removed goes in the end, also when nobody adds anything.
+    #[test]
+    fn every_removal_comes_in_the_end() {
+        let mut journal = Notes::default();
+        let mut removals: VecDeque<u64> = VecDeque::new();
+        for group in 1..=50_u64 {
+            removals.extend([2 * group, 2 * group + 1]);
+            let entries = sealed(&[57_344]);
+            commit(&mut journal, &entries, &mut removals, Geometry::DEFAULT).unwrap();
+        }
+        assert!(removals.is_empty(), "{} wait for ever", removals.len());
+        removals.extend(200..300);
+        for _ in 0..100 {
+            commit(&mut journal, &[], &mut removals, Geometry::DEFAULT).unwrap();
+        }
+        assert!(removals.is_empty());
+        assert_eq!(
+            removed(&journal.0),
+            (2..=101).chain(200..300).collect::<Vec<_>>()
+        );
+    }
+}
