@@ -19,6 +19,8 @@ mod bad_input;
 mod cli_demo;
 /// Time that stalls, jumps and runs out.
 mod clock;
+/// What lies in a store's folders after a life.
+mod disk;
 /// Stores of released versions keep their meaning.
 mod format;
 /// Payloads of older versions, of JSON and of another kind.
