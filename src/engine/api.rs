@@ -496,3 +496,109 @@ impl fmt::Debug for Engine {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::Rkyv;
+
+    #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+    struct Note {
+        text: String,
+    }
+
+    crate::job!(Note, kind = "note");
+
+    fn note() -> Note {
+        Note {
+            text: "x".to_owned(),
+        }
+    }
+
+    /// What a fork has: a copy of everything but the threads, in a process of another number.
+    fn forked(engine: &Engine) -> Engine {
+        let Shared {
+            inbox,
+            hub,
+            payloads,
+            clock,
+            handlers,
+            watchdog,
+            dir,
+            payload_max,
+            disk_floor,
+            when_full,
+            opener,
+            ..
+        } = &*engine.shared;
+        Engine::new(Arc::new(Shared {
+            inbox: inbox.clone(),
+            hub: hub.clone(),
+            payloads: payloads.clone(),
+            clock: clock.clone(),
+            handlers: handlers.clone(),
+            watchdog: watchdog.clone(),
+            dir: dir.clone(),
+            payload_max: *payload_max,
+            disk_floor: *disk_floor,
+            when_full: *when_full,
+            opener: opener.wrapping_add(1),
+            pool_health: Mutex::default(),
+            writer: Mutex::default(),
+        }))
+    }
+
+    /// E8: in a fork every call is an error at once, nothing is stored, and the parent goes on.
+    #[test]
+    fn a_fork_is_refused_and_does_no_harm() {
+        let engine = crate::Engine::in_memory().open().unwrap();
+        let id = engine.enqueue(note()).unwrap().id();
+        // Done, so that no call would have to wait if it were let through.
+        engine.change(id).complete::<Note>(&()).unwrap();
+        let fork = forked(&engine);
+        let output: (_, Decode<()>) = (encoding_of::<Rkyv>(), <Rkyv as Format<()>>::decode);
+        let handle = Handle::new(fork.shared.clone(), id, "note".into(), output);
+        let minute = Duration::from_mins(1);
+        let mut batch = fork.batch();
+        batch.add(note());
+        let answers = [
+            ("enqueue", fork.enqueue(note()).map(drop)),
+            (
+                "enqueue_nowait",
+                fork.job(note()).enqueue_nowait().map(drop),
+            ),
+            ("batch", batch.enqueue().map(drop)),
+            (
+                "claim",
+                fork.claim::<Note>("default", Duration::ZERO).map(drop),
+            ),
+            ("handle", fork.handle::<Note>(id).map(drop)),
+            ("find_key", fork.find_key::<Note>("k").map(drop)),
+            ("wait", handle.wait().map(drop)),
+            ("wait_timeout", handle.wait_timeout(minute).map(drop)),
+            ("cancel", handle.cancel().map(drop)),
+            ("delete", fork.change(id).delete().map(drop)),
+            ("pause", fork.queue("default").pause()),
+            ("stats", fork.stats().map(drop)),
+            ("list", fork.jobs().list().map(drop)),
+            ("details", fork.details(id).map(drop)),
+            ("wait_until_idle", fork.wait_until_idle(minute).map(drop)),
+            (
+                "wait_until_finished",
+                fork.wait_until_finished(1, minute).map(drop),
+            ),
+            ("drain", fork.drain(minute).map(drop)),
+            ("shutdown", fork.shutdown(minute).map(drop)),
+        ];
+        let here = std::process::id();
+        for (call, answer) in answers {
+            let refused = matches!(answer, Err(Error::Forked { here: h, .. }) if h == here);
+            assert!(refused, "{call}: {answer:?}");
+        }
+        // The last clone in the fork goes, as when the child ends.
+        drop((handle, fork));
+        let next = engine.enqueue(note()).unwrap().id();
+        assert_eq!(next.number(), id.number() + 1, "no id was spent");
+        assert_eq!(engine.jobs().count().unwrap(), 2);
+    }
+}

@@ -313,6 +313,35 @@ mod tests {
         );
     }
 
+    /// A fork has a copy of the descriptor, as `try_clone` makes one, and another pid.
+    #[test]
+    fn a_fork_neither_marks_nor_unlocks() {
+        let dir = TempDir::new().unwrap();
+        let (lock, _) = StoreLock::acquire(dir.path(), false).unwrap();
+        let fork = StoreLock {
+            file: lock.file.try_clone().unwrap(),
+            path: lock.path.clone(),
+            owner: Owner {
+                pid: lock.owner.pid + 1,
+                ..lock.owner.clone()
+            },
+        };
+        let (opener, here) = (lock.owner.pid + 1, lock.owner.pid);
+        let marked = fork.mark_clean().unwrap_err();
+        assert!(
+            matches!(marked, Error::Forked { opener: o, here: h } if (o, h) == (opener, here)),
+            "{marked}"
+        );
+        drop(fork);
+        let refused = StoreLock::acquire(dir.path(), false).unwrap_err();
+        assert!(
+            matches!(refused, Error::Locked { here: true, .. }),
+            "its parent's lock was let go: {refused}"
+        );
+        drop(lock);
+        assert_eq!(previous(dir.path()), Previous::Unclean, "nobody marked it");
+    }
+
     #[test]
     fn a_holder_without_a_name_is_unknown() {
         let (dir, _) = left_by("elsewhere", 1, State::Clean);
