@@ -28,3 +28,5 @@ mod format;
 mod forms;
 /// Time limits, order and time as seen from outside.
 mod order;
+/// The rules of the house that a program can check.
+mod tidy;
