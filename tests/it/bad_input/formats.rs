@@ -22,7 +22,8 @@ fn a_newer_store_format() {
 
 /// The store's header with a change that its checksum covers.
 fn sealed(whole: &[u8], change: impl FnOnce(&mut [u8])) -> Vec<u8> {
-    let mut header = whole[..whole.len() - 8].to_vec();
+    let (header, _checksum) = whole.split_last_chunk::<8>().unwrap();
+    let mut header = header.to_vec();
     change(&mut header);
     header.extend_from_slice(&blake3::hash(&header).as_bytes()[..8]);
     header
