@@ -54,6 +54,27 @@ fn a_retry_that_comes_too_late_is_not_made() {
     assert_eq!(engine.stats().unwrap().counters.started, 2);
 }
 
+/// A retry waits for a span, and its expiry is counted from the end of that span: setting the clock is no passing of
+/// time for either.
+#[test]
+fn a_clock_set_forward_kills_no_retry() {
+    let clock = ManualClock::at(START_MS);
+    let engine = Engine::in_memory()
+        .clock(clock.clone())
+        .handle(|_: Failing, _: &Context| Err("no".into()))
+        .open()
+        .unwrap();
+    let events = engine.subscribe(100);
+    let handle = engine.enqueue(Failing).unwrap();
+    while events.recv_timeout(MINUTE).unwrap().what != What::Retried {}
+    clock.step_wall(HOUR_MS);
+    assert_eq!(handle.state().unwrap(), Some(State::Scheduled));
+    // The clock is trusted again after a minute; the retry is due in nine more, and expires a minute after that.
+    clock.advance(2 * MINUTE);
+    engine.stats().unwrap(); // the group that sees the new time
+    assert_eq!(handle.state().unwrap(), Some(State::Scheduled));
+}
+
 /// Waits for a time of the wall clock, or for a span.
 #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 struct Waits {
