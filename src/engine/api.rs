@@ -498,7 +498,7 @@ impl fmt::Debug for Engine {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::job::Rkyv;
 
@@ -516,7 +516,7 @@ mod tests {
     }
 
     /// What a fork has: a copy of everything but the threads, in a process of another number.
-    fn forked(engine: &Engine) -> Engine {
+    pub(in crate::engine) fn forked(engine: &Engine) -> Engine {
         let Shared {
             inbox,
             hub,

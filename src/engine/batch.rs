@@ -145,3 +145,39 @@ impl Drop for Batch<'_> {
         remove_files(&self.engine.shared, &files);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::api::tests::forked;
+    use super::*;
+
+    #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+    struct Large {
+        bytes: Vec<u8>,
+    }
+    crate::job!(Large, kind = "large");
+
+    /// E8, J10: a process that forks while it holds a batch has it twice; the child's goes without harm.
+    #[test]
+    fn a_batch_in_a_fork_takes_no_file_of_its_parent() {
+        let engine = Engine::in_memory().open().unwrap();
+        let mut batch = engine.batch();
+        batch.add(Large {
+            bytes: vec![7; 100_000],
+        });
+        let fork = forked(&engine);
+        let in_fork = Batch {
+            engine: &fork,
+            jobs: batch.jobs.clone(),
+            bytes: batch.bytes,
+            wrong: None,
+        };
+        drop(in_fork);
+        batch.enqueue().unwrap();
+        let claim = engine.claim::<Large>("default", Duration::ZERO);
+        let job = claim.unwrap().unwrap().job().unwrap();
+        assert_eq!(job.bytes.len(), 100_000);
+    }
+}
