@@ -20,7 +20,7 @@ use jobsled::{Context, Engine, job, rkyv};
 
 const PAYLOAD: usize = 256;
 const BACKLOG: u64 = 1_000;
-const BATCH: u64 = 100;
+const BATCH: usize = 100;
 const SEGMENT: u64 = 4 << 20;
 const DAY: Duration = Duration::from_hours(24);
 
@@ -49,8 +49,8 @@ fn main() {
     let begun = Instant::now();
     let mut waits = Vec::new();
     let (mut largest, mut worst) = (0, 0.0_f64);
-    for stored in (0..jobs).step_by(BATCH as usize) {
-        let finished = (stored + BATCH).saturating_sub(BACKLOG);
+    for stored in (0..jobs).step_by(BATCH) {
+        let finished = (stored + BATCH as u64).saturating_sub(BACKLOG);
         engine.wait_until_finished(finished, DAY).unwrap();
         let mut batch = engine.batch();
         batch.extend((0..BATCH).map(|_| noop()));
@@ -68,27 +68,30 @@ fn main() {
     let rate = jobs as f64 / begun.elapsed().as_secs_f64();
     let s = engine.stats().unwrap();
     waits.sort_unstable();
-    let at = |share: f64| waits[(waits.len() as f64 * share) as usize];
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    let at = |thousandth: usize| ms(*waits.get((waits.len() - 1) * thousandth / 1_000).unwrap());
     println!(
         "{jobs} jobs of {PAYLOAD} bytes, {BACKLOG} at a time, one that stays: {rate:.0} jobs/s, {} groups, {} syncs",
         s.groups, s.syncs
     );
+    let mb = |bytes: u64| bytes as f64 / 1e6;
     println!(
-        "log: {:.1} MB at most, {:.2} of 3 x live + 5 segments; at the end {:.1} MB live, {:.1} MB in the journal, {:.1} MB on disk",
-        largest as f64 / 1e6,
-        worst,
-        s.live_bytes as f64 / 1e6,
-        s.journal_bytes as f64 / 1e6,
-        s.bytes_on_disk as f64 / 1e6
+        "log: {:.1} MB at most, {worst:.2} of 3 x live + 5 segments; at the end {:.1} MB",
+        mb(largest),
+        mb(s.bytes_on_disk)
+    );
+    println!(
+        "journal at the end: {:.1} MB, {:.1} MB of it live",
+        mb(s.journal_bytes),
+        mb(s.live_bytes)
     );
     println!(
         "a batch's wait: median {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, longest {:.2} ms = {:.1} x the median",
-        ms(at(0.5)),
-        ms(at(0.99)),
-        ms(at(0.999)),
-        ms(*waits.last().unwrap()),
-        ms(*waits.last().unwrap()) / ms(at(0.5))
+        at(500),
+        at(990),
+        at(999),
+        at(1_000),
+        at(1_000) / at(500)
     );
     assert!(engine.details(stays.handle().id()).unwrap().is_some());
     let begun = Instant::now();

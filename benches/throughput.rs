@@ -2,7 +2,8 @@
 //! ledger and no workers) and a plain file (same bytes, one write and one `fdatasync` a group), interleaved.
 //!
 //! `cargo bench --features lab --bench throughput`; `JOBSLED_BENCH_JOBS` (1,000,000), `JOBSLED_BENCH_DIR` (a directory
-//! on the disk to measure; default: `target/`); a word after `--` picks the rows that contain it. Read the ratios: the machine is never alone.
+//! on the disk to measure; default: `target/`); a word after `--` picks the rows that contain it. Read the ratios:
+//! the machine is never alone.
 
 #![expect(
     clippy::unwrap_used,

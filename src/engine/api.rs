@@ -438,16 +438,25 @@ impl Shared {
                 self.inbox.send_unbounded(Command::StopWaiting { token });
                 Ok(None)
             }
-            Err(RecvTimeoutError::Disconnected) => Err(Error::Closed),
+            Err(RecvTimeoutError::Disconnected) => Err(self.no_answer()),
         }
     }
 
     /// Waits for an answer, or until the writer hangs.
     pub(crate) fn wait<T>(&self, answer: &Receiver<Result<T>>) -> Result<T> {
         crossbeam_channel::select! {
-            recv(answer) -> answer => answer.unwrap_or(Err(Error::Closed)),
-            recv(self.watchdog.gave_up()) -> _ => Err(Error::Unknown { cause: self.watchdog.cause() }),
+            recv(answer) -> answer => answer.unwrap_or_else(|_| Err(self.no_answer())),
+            recv(self.watchdog.gave_up()) -> _ => Err(self.no_answer()),
         }
+    }
+
+    /// Why a question was never answered: the writer ended before it took it, hangs, or panics.
+    pub(crate) fn no_answer(&self) -> Error {
+        if !self.watchdog.has_given_up() && self.inbox.gate().is_closed() {
+            return Error::Closed;
+        }
+        let cause = self.watchdog.cause();
+        Error::Unknown { cause }
     }
 
     /// An engine cannot be used in a fork of its process: its threads are not there.

@@ -9,9 +9,9 @@ use super::inbox::WhenFullRule;
 use super::{Engine, Handle, Shared};
 use crate::error::{Error, Result};
 use crate::job::{
-    Backoff, Content, Encoding, Format, INLINE_PAYLOAD_MAX, Job, JobDefaults, NewJob, OnCrash,
-    PayloadError, Policy, Priority, Wait, check_key, check_metadata, check_name, encoding_of,
-    millis,
+    Backoff, Content, Encoding, Expiry, Format, INLINE_PAYLOAD_MAX, Job, JobDefaults, NewJob,
+    OnCrash, PayloadError, Policy, Priority, Wait, check_key, check_metadata, check_name,
+    encoding_of, millis,
 };
 use crate::ledger::Placed;
 
@@ -264,15 +264,18 @@ impl RequestDraft {
             Wait::Until(at_ms) => at_ms,
             Wait::For(ms) => now_ms.saturating_add_unsigned(ms),
         };
-        let expires_at_ms = self.expires.map(at_ms);
-        if let Some(expires_at_ms) =
-            expires_at_ms.filter(|at| *at <= at_ms(self.wait) && self.wait != Wait::No)
+        let expires = self.expires.map(|wait| Expiry {
+            at_ms: at_ms(wait),
+            relative: matches!(wait, Wait::For(_)),
+        });
+        if let Some(expiry) =
+            expires.filter(|e| e.at_ms <= at_ms(self.wait) && self.wait != Wait::No)
         {
             return Err(Error::Invalid {
                 what: "expiry",
                 found: format!(
                     "{} ms before or at the time from which the job may run",
-                    at_ms(self.wait).saturating_sub(expires_at_ms)
+                    at_ms(self.wait).saturating_sub(expiry.at_ms)
                 ),
                 rule: "a job must be able to start before it expires".to_owned(),
             });
@@ -288,7 +291,7 @@ impl RequestDraft {
             queue,
             priority,
             wait: self.wait,
-            expires_at_ms,
+            expires,
             policy,
             key: self.key,
             metadata: self.metadata,
@@ -312,7 +315,11 @@ pub(super) fn send_jobs(
 }
 
 /// Removes payload files that no job needs. One that stays is swept when the store is opened next.
+/// In a fork they are still the parent's.
 pub(super) fn remove_files(shared: &Shared, files: &[u128]) {
+    if shared.check_process().is_err() {
+        return;
+    }
     for file in files {
         if let Err(error) = shared.payloads.remove(*file) {
             log::warn!("{error}");
@@ -366,6 +373,7 @@ impl<O> Ticket<O> {
     ///
     /// As [`Request::enqueue`].
     pub fn wait(mut self) -> Result<Enqueued<O>> {
+        self.engine.shared.check_process()?;
         let answer = match self.told.take() {
             Some(answer) => answer,
             None => self.engine.shared.wait(&self.answer),
@@ -393,7 +401,7 @@ impl<O> Ticket<O> {
             self.told = match self.answer.try_recv() {
                 Ok(answer) => Some(answer),
                 Err(TryRecvError::Empty) => None,
-                Err(TryRecvError::Disconnected) => Some(Err(Error::Closed)),
+                Err(TryRecvError::Disconnected) => Some(Err(self.engine.shared.no_answer())),
             };
         }
         matches!(self.told, Some(Ok(_)))

@@ -172,7 +172,7 @@ fn job() -> NewJob {
         queue: "q".to_owned(),
         priority: Priority(0),
         wait: Wait::No,
-        expires_at_ms: None,
+        expires: None,
         policy: Policy::default(),
         key: None,
         metadata: Vec::new(),

@@ -1,7 +1,8 @@
 //! Notices a commit that never ends.
 //!
 //! A panic in one of sled's own threads can leave its `flush` waiting for ever, and with it the writer and
-//! everybody who waits for an answer. The watchdog cannot mend that, but it lets the callers go.
+//! everybody who waits for an answer. The watchdog cannot mend that, but it lets the callers go; also when the
+//! writer itself panics.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,9 +25,10 @@ pub(crate) struct Watchdog {
     closed: Mutex<bool>,
     wake: Condvar,
     limit: Duration,
-    /// Dropped when a commit hangs: that ends every `gave_up` receiver.
-    hangs: Mutex<Option<Sender<()>>>,
+    /// Dropped when the writer is given up: that ends every `gave_up` receiver.
+    trusts: Mutex<Option<Sender<()>>>,
     gave_up: Receiver<()>,
+    hangs: AtomicBool,
 }
 
 /// A commit being watched; ends with its value.
@@ -41,15 +43,16 @@ impl Drop for Watched {
 
 impl Watchdog {
     pub(crate) fn new(limit: Duration) -> Arc<Watchdog> {
-        let (hangs, gave_up) = bounded(0);
+        let (trusts, gave_up) = bounded(0);
         Arc::new(Watchdog {
             began_ms: AtomicU64::new(0),
             idle: AtomicBool::new(false),
             closed: Mutex::new(false),
             wake: Condvar::new(),
             limit,
-            hangs: Mutex::new(Some(hangs)),
+            trusts: Mutex::new(Some(trusts)),
             gave_up,
+            hangs: AtomicBool::new(false),
         })
     }
 
@@ -72,17 +75,27 @@ impl Watchdog {
         Watched(self.clone())
     }
 
-    /// Ends, for whoever waits for an answer, when a commit hangs.
+    /// Ends, for whoever waits for an answer, when the writer is given up.
     pub(crate) fn gave_up(&self) -> &Receiver<()> {
         &self.gave_up
     }
 
     pub(crate) fn has_given_up(&self) -> bool {
-        self.hangs.lock().is_none()
+        self.trusts.lock().is_none()
     }
 
     pub(crate) fn cause(&self) -> String {
-        format!("a commit has not ended within {:?}", self.limit)
+        if self.hangs.load(Ordering::Acquire) {
+            format!("a commit has not ended within {:?}", self.limit)
+        } else {
+            "the writer panicked".to_owned()
+        }
+    }
+
+    /// The writer's thread is gone.
+    pub(crate) fn writer_panicked(&self) {
+        log::error!("{}; restart the process", self.cause());
+        self.trusts.lock().take();
     }
 
     /// How long the running commit has taken so far.
@@ -109,8 +122,9 @@ impl Watchdog {
                 .commit_age(clock.now().steady)
                 .is_some_and(|age| age > self.limit)
             {
+                self.hangs.store(true, Ordering::Release);
                 log::error!("{}; callers are let go, restart the process", self.cause());
-                self.hangs.lock().take();
+                self.trusts.lock().take();
                 return;
             }
             match clock.real_wait(self.limit / 4) {

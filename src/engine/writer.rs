@@ -1,5 +1,6 @@
 //! The thread that calls `step`: sleeps until a command comes or a time is reached.
 
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -7,6 +8,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 
 use super::command::Command;
 use super::core::{Core, drain};
+use super::inbox::Inbox;
+use super::watchdog::Watchdog;
 use crate::error::{Error, Result};
 use crate::sys;
 
@@ -21,6 +24,10 @@ pub(crate) fn spawn(core: Core, commands: Receiver<Command>) -> Result<JoinHandl
 }
 
 fn run(mut core: Core, commands: &Receiver<Command>) {
+    let _guard = LetGo {
+        watchdog: core.watchdog.clone(),
+        inbox: core.inbox.clone(),
+    };
     // The first step comes unasked: what was ready when the store was opened starts now.
     let mut first = Some(None);
     while !core.is_closed() {
@@ -37,6 +44,22 @@ fn run(mut core: Core, commands: &Receiver<Command>) {
     // Whatever still comes is answered, until the last sender is gone or the channel is empty.
     while let Ok(command) = commands.try_recv() {
         command.refuse(|| Error::Closed);
+    }
+}
+
+/// Lives on the writer's stack: if that is unwound, whoever waits is let go.
+struct LetGo {
+    watchdog: Arc<Watchdog>,
+    inbox: Inbox,
+}
+
+impl Drop for LetGo {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // In this order: a closed inbox alone would say that nothing was stored.
+            self.watchdog.writer_panicked();
+            self.inbox.gate().close();
+        }
     }
 }
 

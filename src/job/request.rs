@@ -49,12 +49,20 @@ pub(crate) struct NewJob {
     pub(crate) queue: String,
     pub(crate) priority: Priority,
     pub(crate) wait: Wait,
-    /// Wall-clock milliseconds; the job dies if it has not started by then.
-    pub(crate) expires_at_ms: Option<i64>,
+    pub(crate) expires: Option<Expiry>,
     pub(crate) policy: Policy,
     pub(crate) key: Option<String>,
     pub(crate) metadata: Vec<(String, String)>,
     pub(crate) payload: Content,
+}
+
+/// When a job dies if it has not started by then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Expiry {
+    /// Wall-clock milliseconds.
+    pub(crate) at_ms: i64,
+    /// Asked for as a span: it moves with the wall clock.
+    pub(crate) relative: bool,
 }
 
 /// When a new job may run.

@@ -15,9 +15,9 @@ use rkyv::{Archive, Portable, Serialize};
 
 use super::entry::{ENTRY_CAP, HEADER_LEN};
 use crate::job::{
-    Backoff, Content, ERROR_BYTES_MAX, ERRORS_KEPT_MAX, Encoding, Growth, INLINE_OUTPUT_MAX,
-    INLINE_PAYLOAD_MAX, JobId, KEY_BYTES_MAX, METADATA_BYTES_MAX, NAME_BYTES_MAX, OnCrash,
-    PayloadRef, Policy, Priority, REASON_BYTES_MAX,
+    Backoff, Content, ERROR_BYTES_MAX, ERRORS_KEPT_MAX, Encoding, Expiry, Growth,
+    INLINE_OUTPUT_MAX, INLINE_PAYLOAD_MAX, JobId, KEY_BYTES_MAX, METADATA_BYTES_MAX,
+    NAME_BYTES_MAX, OnCrash, PayloadRef, Policy, Priority, REASON_BYTES_MAX,
 };
 use crate::ledger::{
     AttemptError, Counters, Event, History, LeaseRecord, NewRecord, Payload, RootRecord, Standing,
@@ -56,7 +56,7 @@ struct JobV1<'a> {
     priority: i32,
     version: u16,
     encoding: u8,
-    /// 1: relative; 2: the payload is gone.
+    /// 1: the wait is relative; 2: the payload is gone; 4: the expiry is relative.
     flags: u8,
     #[rkyv(with = AsOwned)]
     kind: Cow<'a, str>,
@@ -68,7 +68,9 @@ struct JobV1<'a> {
 }
 
 const RELATIVE: u8 = 1;
+
 const GONE: u8 = 2;
+const EXPIRY_RELATIVE: u8 = 4;
 
 /// What most jobs lack. `i64::MIN` and the empty text stand for nothing.
 #[derive(Archive, Serialize)]
@@ -491,14 +493,14 @@ fn job_v1<'a>(job: &NewRecord<'a>) -> JobV1<'a> {
         Payload::File(file) => (&[][..], Some(file_v1(&file))),
     };
     let policy = (job.policy != unsaid_policy_v1()).then(|| policy_v1(&job.policy));
-    let is_plain = job.expires_at_ms.is_none()
+    let is_plain = job.expires.is_none()
         && job.key.is_none()
         && job.metadata.is_empty()
         && policy.is_none()
         && file.is_none();
     let rare = (!is_plain).then(|| {
         Box::new(RareV1 {
-            expires_at_ms: job.expires_at_ms.unwrap_or(i64::MIN),
+            expires_at_ms: job.expires.map_or(i64::MIN, |e| e.at_ms),
             key: job.key.map_or("", |(key, _)| key).to_owned(),
             key_until_ms: job.key.map_or(i64::MIN, |(_, until_ms)| until_ms),
             metadata: job
@@ -515,13 +517,18 @@ fn job_v1<'a>(job: &NewRecord<'a>) -> JobV1<'a> {
     } else {
         0
     };
+    let expiry = if job.expires.is_some_and(|e| e.relative) {
+        EXPIRY_RELATIVE
+    } else {
+        0
+    };
     JobV1 {
         id: job.id.number(),
         due_ms: job.due_ms,
         priority: job.priority.0,
         version: job.version,
         encoding: job.encoding as u8,
-        flags: (u8::from(job.relative) * RELATIVE) | gone,
+        flags: (u8::from(job.relative) * RELATIVE) | gone | expiry,
         kind: Cow::Borrowed(job.kind),
         queue: Cow::Borrowed(job.queue),
         payload: Cow::Borrowed(payload),
@@ -859,7 +866,12 @@ fn job<'a>(w: &'a ArchivedJobV1<'_>, enqueued_at_ms: i64) -> Result<NewRecord<'a
         enqueued_at_ms,
         due_ms: w.due_ms.to_native(),
         relative: w.flags & RELATIVE != 0,
-        expires_at_ms: rare.and_then(|r| told(r.expires_at_ms.to_native())),
+        expires: rare
+            .and_then(|r| told(r.expires_at_ms.to_native()))
+            .map(|at_ms| Expiry {
+                at_ms,
+                relative: w.flags & EXPIRY_RELATIVE != 0,
+            }),
         key,
         metadata: metadata.unwrap_or_default(),
         policy,

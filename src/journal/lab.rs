@@ -188,7 +188,7 @@ pub(super) fn job(id: u64, payload: &[u8]) -> NewRecord<'_> {
         enqueued_at_ms: 0,
         due_ms: 0,
         relative: false,
-        expires_at_ms: None,
+        expires: None,
         key: None,
         metadata: Vec::new(),
         policy: Policy::default(),

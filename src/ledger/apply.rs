@@ -4,7 +4,7 @@
 //! present is skipped, because at replay its story may begin with a later `Carried`; counters and ids
 //! are folded all the same.
 
-use crate::job::{DeadReason, JobId};
+use crate::job::{DeadReason, Expiry, JobId};
 
 use super::digest;
 use super::event::{
@@ -65,8 +65,11 @@ impl Ledger {
                 r.crashes = 0;
                 r.due_ms = *due_ms;
                 r.relative = true;
-                if expires_at_ms.is_some() {
-                    r.rare_mut().expires_at_ms = *expires_at_ms;
+                if let Some(at_ms) = *expires_at_ms {
+                    r.rare_mut().expires = Some(Expiry {
+                        at_ms,
+                        relative: true,
+                    });
                 }
                 set_history(r, Some(history), stamp.place);
             }),
@@ -95,7 +98,7 @@ impl Ledger {
                 r.due_ms = *due_ms;
                 r.relative = false;
                 if let Some(rare) = &mut r.rare {
-                    rare.expires_at_ms = None;
+                    rare.expires = None;
                 }
                 Ok(None)
             }),
@@ -129,10 +132,7 @@ impl Ledger {
                 self.root.boot = *boot;
                 Ok(())
             }
-            Event::ClockStepped { before_ms, by_ms } => {
-                self.step_clock(*before_ms, *by_ms);
-                Ok(())
-            }
+            Event::ClockStepped { before_ms, by_ms } => self.step_clock(*before_ms, *by_ms),
             Event::QueueSet {
                 name,
                 paused,
@@ -233,8 +233,8 @@ impl Ledger {
             relative: job.relative,
             waits: Waits::Ready,
         };
-        if job.expires_at_ms.is_some() {
-            record.rare_mut().expires_at_ms = job.expires_at_ms;
+        if job.expires.is_some() {
+            record.rare_mut().expires = job.expires;
         }
         if let Some((key, until_ms)) = job.key {
             record.rare_mut().key = Some((key.into(), until_ms));
@@ -370,19 +370,35 @@ impl Ledger {
         self.policies.release(record.policy);
     }
 
-    fn step_clock(&mut self, before_ms: i64, by_ms: i64) {
+    /// What was asked for as a span, and is not over yet, moves with the wall clock.
+    fn step_clock(&mut self, before_ms: i64, by_ms: i64) -> Result<(), Mismatch> {
+        let due_moves =
+            |r: &Record| r.phase == Phase::Waiting && r.relative && r.due_ms > before_ms;
+        let expiry_moves = |r: &Record| {
+            matches!(r.phase, Phase::Waiting | Phase::Running)
+                && r.expires()
+                    .is_some_and(|e| e.relative && e.at_ms > before_ms)
+        };
         let moved: Vec<JobId> = self
             .jobs
             .iter_from(JobId::from_number(0))
-            .filter(|(_, r)| r.relative && r.phase == Phase::Waiting && r.due_ms > before_ms)
+            .filter(|(_, r)| due_moves(r) || expiry_moves(r))
             .map(|(id, _)| id)
             .collect();
         for id in moved {
-            if let Some(mut record) = self.take(id) {
-                record.due_ms = record.due_ms.saturating_add(by_ms);
-                self.store(id, record, None);
-            }
+            self.change(id, |r, lease| {
+                if expiry_moves(r)
+                    && let Some(expiry) = &mut r.rare_mut().expires
+                {
+                    expiry.at_ms = expiry.at_ms.saturating_add(by_ms);
+                }
+                if due_moves(r) {
+                    r.due_ms = r.due_ms.saturating_add(by_ms);
+                }
+                Ok(lease)
+            })?;
         }
+        Ok(())
     }
 
     fn set_queue(&mut self, name: &str, control: Control, place: Place) -> Result<(), Mismatch> {

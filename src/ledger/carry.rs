@@ -67,7 +67,7 @@ impl Ledger {
             priority: r.priority,
             due_ms: r.due_ms,
             relative: r.relative,
-            expires_at_ms: r.expires_at_ms(),
+            expires: r.expires(),
             payload: if r.phase == Phase::Completed {
                 Payload::Gone
             } else {

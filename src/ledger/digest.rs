@@ -70,11 +70,12 @@ pub(crate) fn of_job(id: JobId, r: &Record, shared: &Shared, lease: Option<&Leas
     mix.add(
         u64::from(r.failures) << 32
             | u64::from(r.crashes) << 16
+            | u64::from(r.expires().is_some_and(|e| e.relative)) << 8
             | phase << 1
             | u64::from(r.relative),
     );
     if let Some(rare) = r.rare.as_ref().filter(|rare| rare.is_told()) {
-        mix.add_signed(rare.expires_at_ms.unwrap_or(i64::MIN));
+        mix.add_signed(rare.expires.map_or(i64::MIN, |e| e.at_ms));
         mix.add_signed(
             rare.key
                 .as_ref()

@@ -72,7 +72,7 @@ impl Ledger {
             enqueued_at_ms: now_ms,
             due_ms,
             relative,
-            expires_at_ms: job.expires_at_ms,
+            expires: job.expires,
             key: job
                 .key
                 .as_deref()

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use crate::job::{Content, DeadReason, Encoding, JobId, PayloadRef, Policy, Priority};
+use crate::job::{Content, DeadReason, Encoding, Expiry, JobId, PayloadRef, Policy, Priority};
 
 /// Where a record's frame lies: entry position and offset of the frame in the entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,6 +55,7 @@ pub(crate) enum Event<'a> {
         id: JobId,
         claim: u64,
         due_ms: i64,
+        /// The new expiry; it moves with the wall clock.
         expires_at_ms: Option<i64>,
         ran_us: u64,
         history: History,
@@ -151,7 +152,7 @@ pub(crate) struct NewRecord<'a> {
     pub(crate) due_ms: i64,
     /// The wait was asked for as a span: it moves with the wall clock.
     pub(crate) relative: bool,
-    pub(crate) expires_at_ms: Option<i64>,
+    pub(crate) expires: Option<Expiry>,
     /// Key, and until when it stays taken at least.
     pub(crate) key: Option<(&'a str, i64)>,
     pub(crate) metadata: Vec<(&'a str, &'a str)>,

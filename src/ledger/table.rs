@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::job::{Encoding, JobId, Priority, State};
+use crate::job::{Encoding, Expiry, JobId, Priority, State};
 
 use super::event::{Phase, Place};
 use super::names::{KindIx, PolicyIx, QueueIx};
@@ -56,7 +56,7 @@ pub(crate) enum Waits {
 /// What few jobs have.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rare {
-    pub(crate) expires_at_ms: Option<i64>,
+    pub(crate) expires: Option<Expiry>,
     pub(crate) key: Option<(Box<str>, i64)>,
     pub(crate) payload_file: Option<u128>,
     pub(crate) output_file: Option<u128>,
@@ -68,7 +68,7 @@ pub(crate) struct Rare {
 impl Rare {
     /// Whether there is anything in it that must survive.
     pub(crate) fn is_told(&self) -> bool {
-        self.expires_at_ms.is_some() || self.key.is_some() || self.history_hash != 0
+        self.expires.is_some() || self.key.is_some() || self.history_hash != 0
     }
 }
 
@@ -89,8 +89,12 @@ impl Record {
         self.rare.get_or_insert_default()
     }
 
+    pub(crate) fn expires(&self) -> Option<Expiry> {
+        self.rare.as_ref()?.expires
+    }
+
     pub(crate) fn expires_at_ms(&self) -> Option<i64> {
-        self.rare.as_ref()?.expires_at_ms
+        self.expires().map(|expiry| expiry.at_ms)
     }
 
     pub(crate) fn key(&self) -> Option<(&str, i64)> {

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::job::{
-    Backoff, Content, DeadReason, Encoding, NewJob, OnCrash, Policy, Priority, State, Wait,
+    Backoff, Content, DeadReason, Encoding, Expiry, NewJob, OnCrash, Policy, Priority, State, Wait,
 };
 use crate::journal::FrameWriter;
 
@@ -207,7 +207,7 @@ fn job() -> NewJob {
         queue: "q".to_owned(),
         priority: Priority(0),
         wait: Wait::No,
-        expires_at_ms: None,
+        expires: None,
         policy: Policy::default(),
         key: None,
         metadata: Vec::new(),
@@ -311,27 +311,53 @@ fn a_span_moves_with_the_clock() {
     assert_eq!(life.state(id), Some(State::Ready));
 }
 
+fn expires_at(at_ms: i64) -> Expiry {
+    Expiry {
+        at_ms,
+        relative: false,
+    }
+}
+
+/// A clock set forward once killed jobs whose expiry was asked for as a span, and every retry with
+/// `retry_expires_after`: the wait moved and the expiry stayed.
+#[test]
+fn an_expiry_asked_for_as_a_span_moves_with_the_clock() {
+    let mut life = Life::new();
+    let hour_ms = 3_600_000;
+    let [span, date] = [true, false].map(|relative| {
+        let expires = Expiry {
+            at_ms: START_MS + 5_000,
+            relative,
+        };
+        let new = NewJob {
+            expires: Some(expires),
+            ..job()
+        };
+        life.enqueue(new).id
+    });
+    life.claim()
+        .expect("one of them runs while the clock is set");
+    life.push(&Event::ClockStepped {
+        before_ms: START_MS,
+        by_ms: hour_ms,
+    });
+    let expiry = |life: &mut Life, id| life.row(id).expires_at_ms.map(|at| at - START_MS);
+    assert_eq!(expiry(&mut life, span), Some(hour_ms + 5_000));
+    assert_eq!(expiry(&mut life, date), Some(5_000));
+    assert_eq!(life.replayed(0).digest(), life.ledger.digest());
+}
+
 #[test]
 fn an_expired_job_never_starts_and_dies_once_the_clock_is_trusted() {
     let mut life = Life::new();
-    let expires_at_ms = Some(START_MS + 10);
-    let id = life
-        .enqueue(NewJob {
-            expires_at_ms,
-            ..job()
-        })
-        .id;
+    let expires = Some(expires_at(START_MS + 10));
+    let id = life.enqueue(NewJob { expires, ..job() }).id;
     life.pass(10);
     life.tick(false);
     assert_eq!((life.claim(), life.state(id)), (None, Some(State::Ready)));
     life.pass(-5); // the clock was wrong: it may run after all
     assert_eq!(life.claim().map(|(id, _)| id), Some(id));
-    let late = life
-        .enqueue(NewJob {
-            expires_at_ms,
-            ..job()
-        })
-        .id;
+    let late = life.enqueue(NewJob { expires, ..job() }).id;
     life.pass(10);
     life.tick(true);
     assert_eq!(life.row(late).dead_reason, Some(DeadReason::Expired));
@@ -424,15 +450,15 @@ fn a_retry_past_its_expiry_never_starts_and_dies() {
 #[test]
 fn a_retry_keeps_the_expiry_of_its_job() {
     let mut life = Life::new();
-    let expires_at_ms = Some(START_MS + 5_000);
+    let expires = expires_at(START_MS + 5_000);
     let new = NewJob {
-        expires_at_ms,
+        expires: Some(expires),
         ..job()
     };
     let id = life.enqueue(new).id;
     let (_, claim) = life.claim().unwrap();
     life.settle(id, claim, &failed());
-    assert_eq!(life.row(id).expires_at_ms, expires_at_ms);
+    assert_eq!(life.row(id).expires_at_ms, Some(expires.at_ms));
 }
 
 #[test]

@@ -47,7 +47,8 @@ fn ten_thousand_priorities_run_in_sorted_order() {
     assert_eq!(*ran.lock().unwrap(), expected);
 }
 
-/// Nothing starts before its wait-until, on a real disk, where each start costs a sync. How late it is, is printed: a busy machine is no failure.
+/// Nothing starts before its wait-until, on a real disk, where each start costs a sync. How late it is, is
+/// printed: a busy machine is no failure.
 #[test]
 fn nothing_starts_early() {
     let dir = tempfile::tempdir().unwrap();

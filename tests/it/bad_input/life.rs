@@ -1,6 +1,8 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use jobsled::{Drained, Engine, Error, Finished, State};
+use jobsled::{Clock, Drained, Engine, Error, Finished, Now, State, SystemClock};
 
 use super::{
     MINUTE, Note, blob, check_store, echo, held, id_of, note, payload_files, place, same_tree,
@@ -149,4 +151,33 @@ fn an_engine_dropped_while_jobs_run() {
         (4, 0),
         "three, and the one that checked the ids"
     );
+}
+
+/// A clock that makes the writer's thread panic once it is told to.
+struct Broken(Arc<AtomicBool>);
+
+impl Clock for Broken {
+    fn now(&self) -> Now {
+        let on_writer = std::thread::current().name() == Some("jobsled-writer");
+        assert!(!on_writer || !self.0.load(Ordering::SeqCst), "on purpose");
+        SystemClock.now()
+    }
+}
+
+/// A panic on the writer's thread once told its callers "closed, nothing was stored", which nobody can know.
+#[test]
+fn a_writer_that_panics_lets_its_callers_go() {
+    let armed = Arc::new(AtomicBool::new(false));
+    let engine = Engine::in_memory()
+        .clock(Broken(armed.clone()))
+        .open()
+        .unwrap();
+    let kept = engine.enqueue(note("before")).unwrap();
+    armed.store(true, Ordering::SeqCst);
+    let error = engine.enqueue(note("during")).unwrap_err();
+    assert!(matches!(error, Error::Unknown { .. }), "{error}");
+    says(&error, &["the writer panicked", "Restart the process"]);
+    let error = kept.wait().unwrap_err();
+    assert!(matches!(error, Error::Unknown { .. }), "{error}");
+    assert!(engine.health().poisoned.is_some());
 }
