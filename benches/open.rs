@@ -1,0 +1,166 @@
+//! What a large backlog costs: opening time, memory and size, beside a scan of the journal that checks hashes and
+//! nothing else.
+//!
+//! `cargo bench --features lab --bench open`; `JOBSLED_BENCH_JOBS` (1,000,000), `JOBSLED_BENCH_DIR` (a directory on
+//! the disk to measure; default: `target/`). Each figure is taken in a process of its own.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a bench prints and does not recover"
+)]
+#![expect(clippy::cast_precision_loss, reason = "figures are rounded anyway")]
+#![expect(clippy::disallowed_methods, reason = "a bench measures real time")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use jobsled::lab::BareJournal;
+use jobsled::{Context, Engine, job, rkyv};
+
+const PAYLOAD: usize = 256;
+const ROUNDS: usize = 3;
+
+#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+struct Noop {
+    data: Vec<u8>,
+}
+job!(Noop, kind = "noop");
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let part = |n: usize| arguments.get(n).map(String::as_str);
+    match (part(0), part(1).map(Path::new)) {
+        (Some("fill"), Some(store)) => fill(store, part(2).unwrap().parse().unwrap(), part(3)),
+        (Some("open"), Some(store)) => open(store),
+        (Some("scan"), Some(store)) => scan(store),
+        _ => report(),
+    }
+}
+
+fn report() {
+    let jobs = std::env::var("JOBSLED_BENCH_JOBS").unwrap_or_else(|_| "1000000".to_owned());
+    let base =
+        std::env::var("JOBSLED_BENCH_DIR").map_or_else(|_| PathBuf::from("target"), PathBuf::from);
+    let dir = tempfile::tempdir_in(base).unwrap();
+    println!("{jobs} pending jobs of {PAYLOAD} bytes; every line is a process of its own");
+    for end in ["clean", "killed"] {
+        let store = dir.path().join(end);
+        run(&["fill", store.to_str().unwrap(), &jobs, end]);
+        for _ in 0..ROUNDS {
+            let copy = dir.path().join("copy");
+            copy_tree(&store, &copy);
+            run(&["scan", copy.to_str().unwrap()]);
+            std::fs::remove_dir_all(&copy).unwrap();
+            copy_tree(&store, &copy);
+            run(&["open", copy.to_str().unwrap()]);
+            std::fs::remove_dir_all(&copy).unwrap();
+        }
+    }
+}
+
+/// A process of its own; one that is to be killed ends by a signal.
+fn run(arguments: &[&str]) {
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args(arguments)
+        .status()
+        .unwrap();
+    assert!(
+        status.success() || arguments.contains(&"killed"),
+        "{arguments:?}: {status}"
+    );
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_tree(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+fn fill(store: &Path, jobs: u64, end: Option<&str>) {
+    let engine = Engine::builder(store).open().unwrap();
+    let before = resident();
+    for _ in 0..jobs / 1_000 {
+        let mut batch = engine.batch();
+        batch.extend((0..1_000).map(|_| Noop {
+            data: vec![7; PAYLOAD],
+        }));
+        batch.enqueue().unwrap();
+    }
+    let stats = engine.stats().unwrap();
+    println!(
+        "filled ({}): {:.0} MB on disk, {:.0} MB resident",
+        end.unwrap_or_default(),
+        mb(stats.bytes_on_disk),
+        mb(resident().saturating_sub(before))
+    );
+    if end == Some("killed") {
+        std::process::abort();
+    }
+    let begun = Instant::now();
+    engine.shutdown(Duration::ZERO).unwrap();
+    println!("closed in {:.0} ms", ms(begun.elapsed()));
+}
+
+fn open(store: &Path) {
+    let (started, first) = mpsc::channel();
+    let begun = Instant::now();
+    let engine = Engine::builder(store)
+        .handle(move |_: Noop, cx: &Context| {
+            let _ = started.send(());
+            cx.pause(Duration::from_hours(1))?;
+            Ok(())
+        })
+        .open()
+        .unwrap();
+    let open = begun.elapsed();
+    first.recv().unwrap();
+    let first = begun.elapsed();
+    println!(
+        "opened in {:.0} ms, first job started after {:.0} ms, {:.0} MB resident, {:.0} at most",
+        ms(open),
+        ms(first),
+        mb(resident()),
+        mb(status("VmHWM:"))
+    );
+    engine.shutdown(Duration::ZERO).unwrap();
+}
+
+fn scan(store: &Path) {
+    let begun = Instant::now();
+    let (entries, took) = BareJournal::scan(store).unwrap();
+    println!(
+        "scanned {entries} entries in {:.0} ms; copied, opened, scanned and closed in {:.0} ms",
+        ms(took),
+        ms(begun.elapsed())
+    );
+}
+
+fn resident() -> u64 {
+    status("VmRSS:")
+}
+
+/// A figure of the process, in bytes; 0 where the system has no such file.
+fn status(name: &str) -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1_024
+}
+
+fn mb(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
