@@ -55,7 +55,7 @@ impl Core {
                     link.handed.pop_back();
                 }
                 let outranked = link.handed.iter().rev().find(|(q, priority, live)| {
-                    *q == queue && *priority < head.priority.0 && live.stage() == Stage::Waiting
+                    *q == queue && *priority < head.priority() && live.stage() == Stage::Waiting
                 });
                 let Some(id) = outranked.map(|(.., live)| live.id) else {
                     break;
@@ -94,7 +94,7 @@ impl Core {
                 {
                     link.handed.pop_front();
                 }
-                link.handed.push_back((queue, key.priority.0, live));
+                link.handed.push_back((queue, key.priority(), live));
             }
             self.pending.claims.push((key.id, Target::Pool(pool)));
         }

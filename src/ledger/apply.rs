@@ -12,7 +12,8 @@ use super::event::{
 };
 use super::keys::Taken;
 use super::names::{KindIx, QueueIx};
-use super::queue::{Control, QueueState, ReadyKey};
+use super::queue::{Control, QueueState};
+use super::ready::{Ready, ReadyKey};
 use super::table::{Record, Waits};
 use super::{Ledger, Setup};
 
@@ -490,6 +491,7 @@ impl Ledger {
             // A queue that appears late must not run everything it has before the others get a turn.
             let turn = self.queues.iter().map(|q| q.turn).max().unwrap_or(0);
             self.queues.push(QueueState {
+                setup: self.setup.queue(name).clone(),
                 turn,
                 ..QueueState::default()
             });
@@ -531,7 +533,7 @@ impl Ledger {
                     Waits::Ready => {
                         self.loners -= u32::from(self.needs_alone(r));
                         self.lane_of(r, |lane| {
-                            lane.remove(&ReadyKey::of(id, r));
+                            lane.remove(ReadyKey::of(id, r));
                         });
                     }
                     Waits::Held => {}
@@ -615,7 +617,7 @@ impl Ledger {
         }
     }
 
-    fn lane_of(&mut self, r: &Record, f: impl FnOnce(&mut std::collections::BTreeSet<ReadyKey>)) {
+    fn lane_of(&mut self, r: &Record, f: impl FnOnce(&mut Ready)) {
         let Ledger {
             setup,
             kinds,

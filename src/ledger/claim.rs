@@ -5,7 +5,8 @@ use crate::job::{JobId, OnCrash};
 use super::Ledger;
 use super::event::{Event, Phase};
 use super::names::{KindIx, QueueIx};
-use super::queue::{QueueState, ReadyKey};
+use super::queue::QueueState;
+use super::ready::ReadyKey;
 use super::table::Record;
 
 /// The next job to run, if one may.
@@ -49,7 +50,7 @@ impl Ledger {
             let kind = KindIx(self.kinds.find(kind)?);
             let state = self.open_queue(queue, None)?;
             let lane = state.lanes.iter().find(|lane| lane.kind == kind)?;
-            Some(Pick::Job(*lane.ready.first()?, queue))
+            Some(Pick::Job(lane.ready.first()?, queue))
         };
         found().unwrap_or(Pick::Nothing)
     }
@@ -76,11 +77,10 @@ impl Ledger {
 
     /// Moves on the round-robin after a claim from `queue`. Of this process only, never stored.
     pub(crate) fn turn_taken(&mut self, queue: QueueIx) {
-        let weight = self.setup.queue(self.queue_name(queue)).weight.max(1);
         let now = self.turn;
         if let Some(state) = self.queue_mut(queue) {
             let begun = state.turn.max(now);
-            state.turn = begun + TURN / u64::from(weight);
+            state.turn = begun + TURN / u64::from(state.setup.weight.max(1));
             self.turn = begun;
         }
     }
@@ -123,14 +123,12 @@ impl Ledger {
             Some(pool) => self.queue_of_pool(queue, pool)?,
             None => self.queue(queue)?,
         };
-        let configured = self.setup.queue(self.queue_name(queue)).concurrency;
-        let cap = state.control.concurrency.or(configured);
+        let cap = state.cap();
         (!state.control.paused && cap.is_none_or(|cap| state.running < cap)).then_some(state)
     }
 
     fn queue_of_pool(&self, queue: QueueIx, pool: usize) -> Option<&QueueState> {
         let state = self.queue(queue)?;
-        (!state.lanes.is_empty() && self.setup.queue(self.queue_name(queue)).pool == Some(pool))
-            .then_some(state)
+        (!state.lanes.is_empty() && state.setup.pool == Some(pool)).then_some(state)
     }
 }

@@ -132,7 +132,7 @@ impl Ledger {
                     counts: State::ALL.map(|state| q.count(state)),
                     parked: q.parked(),
                     paused: q.control.paused,
-                    concurrency: q.control.concurrency.or(self.setup.queue(name).concurrency),
+                    concurrency: q.cap(),
                     oldest_ready_ms: due.min(),
                 }
             });

@@ -16,6 +16,7 @@ mod keys;
 mod list;
 mod names;
 mod queue;
+mod ready;
 mod recover;
 mod settle;
 mod setup;

@@ -1,32 +1,13 @@
 //! One named queue: what is ready in it, in exact order, and its controls.
 
-use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use crate::job::{JobId, Priority, State};
+use crate::job::{JobId, State};
 
 use super::event::Place;
 use super::names::KindIx;
-use super::table::Record;
-
-/// The order in which ready jobs of a queue run: higher priority first; jobs that were running when
-/// a process died after all others of their priority; then the order of enqueueing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct ReadyKey {
-    pub(crate) priority: Reverse<Priority>,
-    pub(crate) suspect: bool,
-    pub(crate) id: JobId,
-}
-
-impl ReadyKey {
-    pub(crate) fn of(id: JobId, record: &Record) -> ReadyKey {
-        ReadyKey {
-            priority: Reverse(record.priority),
-            suspect: record.crashes > 0,
-            id,
-        }
-    }
-}
+use super::ready::{Ready, ReadyKey};
+use super::setup::QueueSetup;
 
 /// The ready jobs of one kind in one queue. One lane per kind, so that jobs whose kind has no
 /// handler here (parked) cost a claim nothing.
@@ -34,11 +15,13 @@ impl ReadyKey {
 pub(crate) struct Lane {
     pub(crate) kind: KindIx,
     pub(crate) handled: bool,
-    pub(crate) ready: BTreeSet<ReadyKey>,
+    pub(crate) ready: Ready,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct QueueState {
+    /// As this process configures it.
+    pub(crate) setup: QueueSetup,
     pub(crate) lanes: Vec<Lane>,
     pub(crate) running: u32,
     pub(super) counts: [u64; State::ALL.len()],
@@ -68,7 +51,7 @@ impl QueueState {
             self.lanes.push(Lane {
                 kind,
                 handled: handled(),
-                ready: BTreeSet::new(),
+                ready: Ready::default(),
             });
             self.lanes.len() - 1
         });
@@ -83,7 +66,11 @@ impl QueueState {
             .filter(|lane| lane.handled)
             .filter_map(|lane| lane.ready.first())
             .min()
-            .copied()
+    }
+
+    /// Most jobs that run at a time: as set at run time, or else as configured.
+    pub(crate) fn cap(&self) -> Option<u32> {
+        self.control.concurrency.or(self.setup.concurrency)
     }
 
     pub(crate) fn count(&self, state: State) -> u64 {
@@ -107,7 +94,7 @@ impl QueueState {
         self.lanes
             .iter()
             .filter(|lane| !lane.handled)
-            .map(|lane| lane.ready.len() as u64)
+            .map(|lane| lane.ready.len())
             .sum()
     }
 }

@@ -42,19 +42,13 @@ impl Ledger {
     /// When the next thing is due that waits for a trusted clock; `None` if there is none.
     pub(crate) fn next_trusted_ms(&self) -> Option<i64> {
         let expiry = self.expiries.first().map(|(at, _)| *at);
-        let aged = self
-            .queues
-            .iter()
-            .zip(self.queue_numbers())
-            .filter_map(|(q, number)| {
-                let keep_ms = self.setup.queue(self.queue_name(number)).keep_finished_ms;
-                let finished = q.finished.first().map(|(at, _)| at.saturating_add(keep_ms));
-                let dead = q
-                    .dead
-                    .first()
-                    .map(|(at, _)| at.saturating_add(self.setup.keep_dead_ms));
-                finished.into_iter().chain(dead).min()
-            });
+        let aged = self.queues.iter().filter_map(|q| {
+            let after =
+                |first: Option<&(i64, JobId)>, keep_ms| Some(first?.0.saturating_add(keep_ms));
+            let finished = after(q.finished.first(), q.setup.keep_finished_ms);
+            let dead = after(q.dead.first(), self.setup.keep_dead_ms);
+            finished.into_iter().chain(dead).min()
+        });
         let aged = aged.min().filter(|at| *at != i64::MAX);
         [expiry, self.keys.next_due(), aged]
             .into_iter()
@@ -65,9 +59,13 @@ impl Ledger {
     /// Finished jobs beyond what is kept, oldest first.
     fn prune(&self, now_ms: i64, trusted: bool, most: usize, events: &mut Vec<Event<'static>>) {
         let mut ids: Vec<JobId> = Vec::new();
-        for (queue, number) in self.queues.iter().zip(self.queue_numbers()) {
-            let setup = self.setup.queue(self.queue_name(number));
-            let QueueState { finished, dead, .. } = queue;
+        for queue in &self.queues {
+            let QueueState {
+                setup,
+                finished,
+                dead,
+                ..
+            } = queue;
             let ends = [
                 (finished, setup.keep_finished, setup.keep_finished_ms),
                 (dead, self.setup.keep_dead, self.setup.keep_dead_ms),
