@@ -1,8 +1,8 @@
 //! What a large backlog costs: opening time, memory and size, beside a scan of the journal that checks hashes and
 //! nothing else.
 //!
-//! `cargo bench --features lab --bench open`; `JOBSLED_BENCH_JOBS` (1,000,000), `JOBSLED_BENCH_DIR` (a directory on
-//! the disk to measure; default: `target/`). Each figure is taken in a process of its own.
+//! `cargo bench --features lab --bench open`; `JOBSLED_BENCH_JOBS` (1,000,000), `JOBSLED_BENCH_ROUNDS` (3),
+//! `JOBSLED_BENCH_DIR` (a directory on the disk to measure; default: `target/`). Each figure is taken in a process of its own.
 
 #![expect(
     clippy::unwrap_used,
@@ -21,7 +21,6 @@ use jobsled::lab::BareJournal;
 use jobsled::{Context, Engine, job, rkyv};
 
 const PAYLOAD: usize = 256;
-const ROUNDS: usize = 3;
 
 #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 struct Noop {
@@ -42,6 +41,7 @@ fn main() {
 
 fn report() {
     let jobs = std::env::var("JOBSLED_BENCH_JOBS").unwrap_or_else(|_| "1000000".to_owned());
+    let rounds = std::env::var("JOBSLED_BENCH_ROUNDS").map_or(3, |n| n.parse().unwrap());
     let base =
         std::env::var("JOBSLED_BENCH_DIR").map_or_else(|_| PathBuf::from("target"), PathBuf::from);
     let dir = tempfile::tempdir_in(base).unwrap();
@@ -49,7 +49,7 @@ fn report() {
     for end in ["clean", "killed"] {
         let store = dir.path().join(end);
         run(&["fill", store.to_str().unwrap(), &jobs, end]);
-        for _ in 0..ROUNDS {
+        for _ in 0..rounds {
             let copy = dir.path().join("copy");
             copy_tree(&store, &copy);
             run(&["scan", copy.to_str().unwrap()]);

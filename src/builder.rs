@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 
 use crate::clock::{Clock, SystemClock};
 use crate::engine::{
-    Disk, Engine, HandOuts, Hub, Inbox, Limits, Parts, PoolLink, Recorder, Replayed, Shared,
-    Watchdog, WhenFullRule, first_group, read_back, recover, spawn_writer,
+    Disk, Engine, Events, HandOuts, Hub, Inbox, Limits, Parts, PoolLink, Recorder, Replayed,
+    Shared, Watchdog, WhenFullRule, first_group, read_back, recover, spawn_writer,
 };
 use crate::error::{Error, Result};
 use crate::job::{Format, InPlace, Job, JobResult, View, check_name, millis};
@@ -43,6 +43,7 @@ pub struct EngineBuilder {
     commit_limit: Duration,
     take_over: bool,
     after_job: Option<AfterJob>,
+    hub: Arc<Hub>,
     /// The first thing that was wrong.
     wrong: Option<Error>,
 }
@@ -151,6 +152,7 @@ impl EngineBuilder {
             commit_limit: Duration::from_mins(5),
             take_over: false,
             after_job: None,
+            hub: Arc::default(),
             wrong: None,
         }
     }
@@ -321,6 +323,25 @@ impl EngineBuilder {
         self
     }
 
+    /// News about all jobs, from the very first: what the opening itself starts is heard too, which a
+    /// subscription to the open engine would miss. Otherwise as [`Engine::subscribe`].
+    ///
+    /// ```
+    /// # use jobsled::{Context, Engine, What, job, rkyv};
+    /// # #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+    /// # struct Tick;
+    /// # job!(Tick, kind = "tick");
+    /// let builder = Engine::in_memory().handle(|_: Tick, _: &Context| Ok(()));
+    /// let events = builder.subscribe(100);
+    /// let engine = builder.open()?;
+    /// engine.enqueue(Tick)?;
+    /// assert_eq!(events.recv().map(|event| event.what), Some(What::Enqueued));
+    /// # Ok::<(), jobsled::Error>(())
+    /// ```
+    pub fn subscribe(&self, capacity: usize) -> Events {
+        self.hub.subscribe(capacity, None)
+    }
+
     /// Opens the store, recovers what an earlier process left, and starts the threads.
     ///
     /// *Blocking:* while the journal is read, about a second per million waiting jobs. *Durability:* on return
@@ -390,6 +411,14 @@ impl EngineBuilder {
         let mut queues = HashMap::new();
         for queue in &self.queues {
             check_name("queue name", &queue.name)?;
+            if queues.contains_key(&queue.name) {
+                let what = format!("`{}`, given twice", queue.name);
+                return Err(invalid(
+                    "queue",
+                    &what,
+                    "give all settings of a queue in one call",
+                ));
+            }
             if queue.concurrency == Some(0) || queue.weight == 0 {
                 let what = format!("concurrency or weight 0 of queue `{}`", queue.name);
                 return Err(invalid(
@@ -441,7 +470,7 @@ impl EngineBuilder {
         let disk_floor = self.limits.disk_floor;
         let ballast_in = opened.disk.dir.clone();
         let (inbox, commands) = Inbox::new(self.inbox_jobs, self.inbox_bytes);
-        let hub = Arc::new(Hub::default());
+        let hub = self.hub;
         let registry = Arc::new(self.registry);
         let watchdog = Watchdog::new(self.commit_limit);
         let outs: Vec<Arc<HandOuts>> = pools.iter().map(|_| Arc::default()).collect();

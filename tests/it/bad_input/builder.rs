@@ -36,6 +36,10 @@ fn pools_and_queues_that_make_no_sense() {
             queue(Queue::new("mail").weight(0)),
             "queue|`mail`|at least 1",
         ),
+        (
+            queue(Queue::new("mail")).queue(Queue::new("mail").weight(2)),
+            "queue|`mail`, given twice|one call",
+        ),
     ];
     for (builder, words) in cases {
         let error = builder.open().unwrap_err();

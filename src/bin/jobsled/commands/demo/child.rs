@@ -41,14 +41,15 @@ pub(crate) fn run(args: &DemoChildArgs) -> Result<Verdict, Failure> {
     let may_end = listen_to_parent(Place::at(args.place.clone(), args.leave))?;
 
     let (root, of_handlers) = (args.root.clone(), notes.clone());
-    let opened = job::engine(&place.store())
-        .handle(move |job: HashFile, cx: &Context| Ok(hash(&job, cx, &root, &of_handlers)))
-        .open();
+    let builder = job::engine(&place.store())
+        .handle(move |job: HashFile, cx: &Context| Ok(hash(&job, cx, &root, &of_handlers)));
+    // What the opening itself starts is noted too.
+    let events = builder.subscribe(EVENTS_MAX);
+    let opened = builder.open();
     let engine =
         opened.map_err(|e| Failure::NotWell(format!("the store could not be opened: {e}")))?;
     tell(&Report::Opened);
 
-    let events = engine.subscribe(EVENTS_MAX);
     let earlier = notes.remember(&place, args.life)?;
     thread::scope(|scope| {
         scope.spawn(|| note_events(&events, &notes));
