@@ -2,7 +2,8 @@
 //! nothing else.
 //!
 //! `cargo bench --features lab --bench open`; `JOBSLED_BENCH_JOBS` (1,000,000), `JOBSLED_BENCH_ROUNDS` (3),
-//! `JOBSLED_BENCH_DIR` (a directory on the disk to measure; default: `target/`). Each figure is taken in a process of its own.
+//! `JOBSLED_BENCH_DIR` (a directory on the disk to measure; default: `target/`). Each figure is taken in a process
+//! of its own.
 
 #![expect(
     clippy::unwrap_used,

@@ -209,6 +209,7 @@ fn open_witness(dir: &Path, head: &Head) -> Result<Witness> {
                     position,
                     hash: last.hash,
                     digest: last.digest,
+                    journal_bytes: 0,
                 },
             )
         }

@@ -254,8 +254,10 @@ impl Core {
                 position,
                 hash: self.chain.last_hash,
                 digest,
+                journal_bytes: self.ledger.space().total_bytes(),
             };
-            if let Err(error) = witness.record(&mark) {
+            let large_from = self.geometry.large_from();
+            if let Err(error) = witness.record(&mark, large_from) {
                 log::error!("{error}; going on without the witness");
                 self.disk.witness = None;
             }

@@ -29,6 +29,12 @@ impl Geometry {
         sync_budget: 512 << 10,
     };
 
+    /// Bytes from which on a journal is large: so many segments are live that sled's own opening never
+    /// finds its checked tail without a live page, which is where it is not power-safe (docs/durability.md).
+    pub(crate) fn large_from(self) -> u64 {
+        32 * u64::from(self.segment_bytes)
+    }
+
     /// What a removal counts against the budget: every tenth rewrites a leaf of up to 16 entries.
     fn remove_cost(self) -> u64 {
         u64::from(self.entry_cap) * 16 / 10

@@ -11,8 +11,8 @@ use std::path::Path;
 
 pub use super::bare::BareJournal;
 use super::{
-    Chain, Draft, Frames, Geometry, Head, Header, Journal, Sealed, Store, Visit, commit, find_head,
-    remove_all, replay,
+    Chain, Draft, Found, Frames, Geometry, Head, Header, Journal, Sealed, Store, Visit, Witness,
+    commit, find_head, remove_all, replay,
 };
 use crate::error::{Error, Result};
 use crate::job::{Encoding, JobId, Policy, Priority};
@@ -212,6 +212,8 @@ struct Book {
     jobs: BTreeMap<u64, (u64, usize)>,
     /// By position: how many live jobs lie there.
     live: BTreeMap<u64, u32>,
+    /// By position: bytes of the entry.
+    entries: BTreeMap<u64, u64>,
 }
 
 impl Book {
@@ -258,6 +260,12 @@ impl Book {
         }
     }
 
+    /// Bytes of the journal from `tail` on.
+    fn bytes_from(&mut self, tail: u64) -> u64 {
+        self.entries = self.entries.split_off(&tail);
+        self.entries.values().sum()
+    }
+
     fn oldest_live(&self) -> Option<u64> {
         self.live.first_key_value().map(|(position, _)| *position)
     }
@@ -282,6 +290,8 @@ struct Life<'a> {
     chain: Chain,
     draft: Draft,
     book: Book,
+    /// As in an engine, it also says how the next opening is done.
+    witness: Witness,
     tail: u64,
     removals: VecDeque<u64>,
     /// What [`Life::clean_up`] has to remove, in this order.
@@ -323,10 +333,18 @@ impl<'a> Life<'a> {
         after_crash: bool,
         tell: &'a mut dyn FnMut(Mark),
     ) -> Result<Life<'a>, Failure> {
-        let (header, mut journal) = Store::at(dir)
-            .open(after_crash, &mut |_, _| Ok(()))
-            .map_err(Failure::Open)?;
-        let (head, book) = verified(journal.as_mut(), header.store).map_err(Failure::Content)?;
+        let mut found = None;
+        let opened = Store::at(dir).open(after_crash, &mut |header, journal| {
+            let content = verified(journal, header.store);
+            let refused = content.as_ref().err().cloned();
+            found = Some(content);
+            refused.map_or(Ok(()), |reason| Err(Error::Bug(reason)))
+        });
+        let content = found.transpose().map_err(Failure::Content)?;
+        let (header, mut journal) = opened.map_err(Failure::Open)?;
+        let unread = || Failure::Content("the journal was not read".to_owned());
+        let (head, book) = content.ok_or_else(unread)?;
+        let witness = witness(dir, &head).map_err(Failure::Open)?;
         tell(Mark::Found(Group {
             number: head.last.group,
             hash: head.last.hash,
@@ -347,6 +365,7 @@ impl<'a> Life<'a> {
             chain: head.chain(head.last.epoch + 1),
             draft: Draft::new(header.geometry),
             book,
+            witness,
             tail: head.last.tail,
             removals: VecDeque::new(),
             left_over: head.incomplete.iter().copied().chain(below).collect(),
@@ -516,6 +535,13 @@ impl<'a> Life<'a> {
             &mut self.removals,
             self.geometry,
         )?;
+        for entry in &sealed {
+            self.book
+                .entries
+                .insert(entry.position, entry.bytes.len() as u64);
+        }
+        let mark = witnessed(&self.chain, number, self.book.bytes_from(tail));
+        self.witness.record(&mark, self.geometry.large_from())?;
         (self.tell)(Mark::Acked(group));
         self.removals.extend(self.tail..tail);
         self.tail = tail;
@@ -568,12 +594,42 @@ fn first_group(chain: &mut Chain, geometry: Geometry) -> Result<(Group, Vec<Seal
     ))
 }
 
+/// The store's witness, made where it is missing. What it says of groups is the engine's business.
+fn witness(dir: &Path, head: &Head) -> Result<Witness> {
+    let path = Store::at(dir).witness();
+    match Witness::open(&path, head.last.store)? {
+        Found::Marked(witness, _) => Ok(witness),
+        Found::Missing | Found::Unreadable => {
+            let chain = head.chain(head.last.epoch);
+            Witness::create(
+                &path,
+                head.last.store,
+                &witnessed(&chain, head.last.group, 0),
+            )
+        }
+    }
+}
+
+fn witnessed(chain: &Chain, group: u64, journal_bytes: u64) -> super::Mark {
+    super::Mark {
+        epoch: chain.epoch,
+        group,
+        position: chain.next_position - 1,
+        hash: chain.last_hash,
+        digest: 0,
+        journal_bytes,
+    }
+}
+
 /// Reads everything: order, chain, content of every job, digest.
 fn verified(journal: &mut dyn Journal, store: u128) -> Result<(Head, Book), String> {
     let head = find_head(journal, store).map_err(|e| e.to_string())?;
     let mut book = Book::default();
     let replayed = replay(journal, &head, &mut |visit| match visit {
-        Visit::Entry { .. } => Ok(()),
+        Visit::Entry { position, bytes } => {
+            book.entries.insert(position, bytes as u64);
+            Ok(())
+        }
         Visit::Event(event, stamp) => book.apply(event, stamp.place),
     });
     replayed.map_err(|e| e.to_string())?;

@@ -75,16 +75,25 @@ impl SledJournal {
             }
             Some(None) => SledJournal::open_files(&swap.now, swap, geometry),
             None => {
-                // If hardly anything is live, a power cut in these milliseconds can cost acknowledged
-                // groups; everything is synced at once, so that it is no longer than that.
                 let path = swap.now.display();
                 log::warn!("{path}: no room to open a copy, opening in place");
-                let mut journal = SledJournal::open_checked(&swap.now, swap, geometry, check)?;
-                journal.sync()?;
-                sync_tree(&swap.now)?;
-                Ok(journal)
+                SledJournal::open_in_place(swap, geometry, check)
             }
         }
+    }
+
+    /// sled opens the original: for large journals. If hardly anything is live, a power cut in these
+    /// milliseconds can cost acknowledged groups; everything is synced at once, so that it is no longer than
+    /// that.
+    pub(super) fn open_in_place(
+        swap: &Swap,
+        geometry: Geometry,
+        check: &mut dyn FnMut(&mut dyn Journal) -> Result<()>,
+    ) -> Result<SledJournal> {
+        let mut journal = SledJournal::open_checked(&swap.now, swap, geometry, check)?;
+        journal.sync()?;
+        sync_tree(&swap.now)?;
+        Ok(journal)
     }
 
     /// Opens the files in `path`, lets `check` read them, and gives back the memory that this took:

@@ -19,6 +19,7 @@ use super::entry::{Chain, FORMAT, Sealed};
 use super::frame::layout_fingerprint;
 use super::sled::SledJournal;
 use super::swap::Swap;
+use super::witness::{Found, Witness};
 use crate::error::{Error, Result};
 use crate::sys;
 
@@ -241,7 +242,7 @@ impl Store {
     }
 
     /// Opens the journal. `after_crash`: the last owner did not close it. `check` reads it before
-    /// anything of the store is changed (of stores up to the size that is opened by copy).
+    /// anything of the store is changed, unless the journal is large or the disk has no room for a copy.
     pub(crate) fn open(
         &self,
         after_crash: bool,
@@ -256,9 +257,21 @@ impl Store {
             let file = fs::File::open(&log).map_err(Error::io("open", &log))?;
             sys::files::forget_cached_pages(&file).map_err(Error::io("sync", &log))?;
         }
-        let journal = SledJournal::open(&swap, header.geometry, &mut |journal| {
-            check(header, journal)
-        })?;
+        let mut check = |journal: &mut dyn Journal| check(header, journal);
+        let journal = if self.is_large(header) {
+            SledJournal::open_in_place(&swap, header.geometry, &mut check)
+        } else {
+            SledJournal::open(&swap, header.geometry, &mut check)
+        }?;
         Ok((header, Box::new(journal)))
+    }
+
+    /// By the witness; one that is missing or does not fit says no, and is looked into later.
+    fn is_large(&self, header: StoreHeader) -> bool {
+        let large_from = header.geometry.large_from();
+        matches!(
+            Witness::open(&self.witness(), header.store),
+            Ok(Found::Marked(_, mark)) if mark.journal_bytes >= large_from
+        )
     }
 }

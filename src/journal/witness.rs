@@ -6,7 +6,7 @@
 //! the newest marks, and then the witness knows less, never something false. A process that dies
 //! takes nothing away.
 //!
-//! The file has 8192 bytes, allocated when it is made. Two slots, at 0 and 4096 (two pages, so that
+//! The file has 8192 bytes, written when it is made. Two slots, at 0 and 4096 (two pages, so that
 //! one torn page never costs both), are written in turn; the newest valid one counts. Numbers are
 //! little-endian:
 //!
@@ -20,8 +20,9 @@
 //! | 40..48   | position of the group's last entry                             |
 //! | 48..80   | hash of that entry                                             |
 //! | 80..96   | digest                                                         |
-//! | 96..104  | first 8 bytes of blake3 over bytes 0..96                       |
-//! | 104..4096| zero, ignored                                                  |
+//! | 96..104  | bytes of the journal, from its tail to this group              |
+//! | 104..112 | first 8 bytes of blake3 over bytes 0..104                      |
+//! | 112..4096| zero, ignored                                                  |
 //!
 //! Knows nothing of sled and decides nothing: the caller compares the mark with what it recovered.
 
@@ -34,9 +35,9 @@ use crate::sys::files;
 
 const MAGIC: [u8; 4] = *b"JSWT";
 const VERSION: u32 = 1;
-const SLOT_LEN: usize = 104;
+const SLOT_LEN: usize = 112;
 const SLOT_OFFSETS: [u64; 2] = [0, 4096];
-const FILE_LEN: u64 = 8192;
+const FILE_LEN: usize = 8192;
 
 /// How far the journal had come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,8 @@ pub(crate) struct Mark {
     pub(crate) hash: [u8; 32],
     /// The ledger's digest after the group.
     pub(crate) digest: u128,
+    /// Bytes of the entries from the tail to this group.
+    pub(crate) journal_bytes: u64,
 }
 
 impl Mark {
@@ -71,6 +74,8 @@ pub(crate) struct Witness {
     spare: u64,
     /// Offset of the slot that holds `newest`.
     latest: u64,
+    /// How many slots, of the two, call the journal small on stable storage for certain.
+    surely_small: u8,
 }
 
 /// What [`Witness::open`] found.
@@ -101,8 +106,10 @@ impl Witness {
             .open(&building)
             .map_err(Error::io("create", building.as_path()))?;
         let [latest, spare] = SLOT_OFFSETS;
-        files::allocate(&file, FILE_LEN)
-            .and_then(|()| files::write_at(&file, latest, &encode(store, mark)))
+        // All of it is written, not only allocated: a mark that overwrites needs no metadata then.
+        let mut bytes = encode(store, mark);
+        bytes.resize(FILE_LEN, 0);
+        files::write_at(&file, 0, &bytes)
             .and_then(|()| file.sync_all())
             .map_err(Error::io("write", building.as_path()))?;
         fs::rename(&building, path).map_err(Error::io("rename", building))?;
@@ -114,6 +121,7 @@ impl Witness {
             newest: *mark,
             spare,
             latest,
+            surely_small: 0,
         })
     }
 
@@ -152,18 +160,21 @@ impl Witness {
                 newest,
                 spare,
                 latest,
+                surely_small: 0,
             },
             newest,
         ))
     }
 
-    /// Writes a mark over the older one. Not synced.
+    /// Writes a mark over the older one. Not synced, but for the first two that do not call the journal large
+    /// (from `large_from` bytes on): a large one is opened another way, so what is on stable storage must never
+    /// call a small one large.
     ///
     /// # Errors
     ///
     /// [`Error::Io`], and [`Error::Bug`] for a mark older than the newest: read back, it would lose
     /// against the one it was to replace.
-    pub(crate) fn record(&mut self, mark: &Mark) -> Result<()> {
+    pub(crate) fn record(&mut self, mark: &Mark, large_from: u64) -> Result<()> {
         if mark.age() < self.newest.age() {
             let (found, newest) = (mark.age(), self.newest.age());
             return Err(Error::Bug(format!(
@@ -174,6 +185,12 @@ impl Witness {
             .map_err(Error::io("write", self.path.as_path()))?;
         self.newest = *mark;
         std::mem::swap(&mut self.spare, &mut self.latest);
+        if mark.journal_bytes >= large_from {
+            self.surely_small = 0;
+        } else if self.surely_small < 2 {
+            self.sync()?;
+            self.surely_small += 1;
+        }
         Ok(())
     }
 
@@ -195,6 +212,7 @@ fn encode(store: u128, mark: &Mark) -> Vec<u8> {
         &mark.position.to_le_bytes(),
         &mark.hash,
         &mark.digest.to_le_bytes(),
+        &mark.journal_bytes.to_le_bytes(),
     ]
     .concat();
     let check = check(&slot);
@@ -253,6 +271,7 @@ fn decode(bytes: &[u8; SLOT_LEN]) -> Option<Slot> {
             position: u64::from_le_bytes(take(&mut rest)?),
             hash: take(&mut rest)?,
             digest: u128::from_le_bytes(take(&mut rest)?),
+            journal_bytes: u64::from_le_bytes(take(&mut rest)?),
         },
     })
 }
@@ -275,6 +294,7 @@ mod tests {
     use super::*;
 
     const STORE: u128 = 0xABCD;
+    const LARGE: u64 = 1 << 30;
 
     fn mark(epoch: u64, group: u64) -> Mark {
         Mark {
@@ -283,6 +303,7 @@ mod tests {
             position: group * 3,
             hash: [7; 32],
             digest: u128::MAX - 1,
+            journal_bytes: 0x0102_0304,
         }
     }
 
@@ -316,7 +337,8 @@ mod tests {
             (slot[24], slot[32], slot[40], slot[48], slot[80]),
             (5, 9, 27, 7, 0xFE)
         );
-        assert_eq!(slot[96..], blake3::hash(&slot[..96]).as_bytes()[..8]);
+        assert_eq!(slot[96..104], 0x0102_0304_u64.to_le_bytes());
+        assert_eq!(slot[104..], blake3::hash(&slot[..104]).as_bytes()[..8]);
     }
 
     #[test]
@@ -326,7 +348,7 @@ mod tests {
             Witness::open(&dir.path().join("none"), STORE).unwrap(),
             Found::Missing
         ));
-        assert_eq!(fs::metadata(&path).unwrap().len(), FILE_LEN);
+        assert_eq!(fs::metadata(&path).unwrap().len(), FILE_LEN as u64);
         assert_eq!(newest(&path), Some(mark(1, 1)));
         assert_eq!(
             fs::read_dir(dir.path()).unwrap().count(),
@@ -341,7 +363,7 @@ mod tests {
         let mut older = mark(1, 1);
         for (epoch, group) in [(1, 2), (1, 3), (2, 5), (2, 7), (2, 7), (3, 8)] {
             let next = mark(epoch, group);
-            witness.record(&next).unwrap();
+            witness.record(&next, LARGE).unwrap();
             witness.sync().unwrap();
             assert_eq!(newest(&path), Some(next));
             // Losing the slot just written costs exactly one mark.
@@ -360,7 +382,7 @@ mod tests {
     #[test]
     fn both_slots_torn_are_unreadable_and_can_be_remade() {
         let (_dir, path, mut witness) = made();
-        witness.record(&mark(1, 2)).unwrap();
+        witness.record(&mark(1, 2), LARGE).unwrap();
         for offset in SLOT_OFFSETS {
             overwrite(&path, offset + 100, b"torn");
         }
@@ -376,7 +398,7 @@ mod tests {
     #[test]
     fn a_file_cut_short_keeps_its_first_slot() {
         let (_dir, path, mut witness) = made();
-        witness.record(&mark(1, 2)).unwrap();
+        witness.record(&mark(1, 2), LARGE).unwrap();
         fs::OpenOptions::new()
             .write(true)
             .open(&path)
@@ -396,7 +418,7 @@ mod tests {
     #[test]
     fn a_newer_version_is_named() {
         let (_dir, path, _witness) = made();
-        let mut slot = encode(STORE, &mark(1, 1))[..96].to_vec();
+        let mut slot = encode(STORE, &mark(1, 1))[..104].to_vec();
         slot[4] = 2;
         let check = check(&slot);
         slot.extend_from_slice(&check);
@@ -418,9 +440,9 @@ mod tests {
     #[test]
     fn an_older_mark_is_our_bug() {
         let (_dir, path, mut witness) = made();
-        witness.record(&mark(2, 5)).unwrap();
+        witness.record(&mark(2, 5), LARGE).unwrap();
         for stale in [mark(2, 4), mark(1, 9)] {
-            assert!(matches!(witness.record(&stale), Err(Error::Bug(_))));
+            assert!(matches!(witness.record(&stale, LARGE), Err(Error::Bug(_))));
         }
         assert_eq!(newest(&path), Some(mark(2, 5)));
     }
@@ -428,7 +450,7 @@ mod tests {
     #[test]
     fn no_bytes_panic_and_no_damage_passes() {
         let (_dir, path, mut witness) = made();
-        witness.record(&mark(1, 2)).unwrap();
+        witness.record(&mark(1, 2), LARGE).unwrap();
         let whole = fs::read(&path).unwrap();
         let mut seed = blake3::Hasher::new_keyed(&[42; 32]).finalize_xof();
         for round in 0..300_u32 {

@@ -140,6 +140,16 @@ fn nearly_empty(life: u64) -> Plan {
     }
 }
 
+/// So much live at times that the journal is opened in place, and hardly anything at others.
+fn large(life: u64) -> Plan {
+    Plan {
+        carries: life.is_multiple_of(2),
+        reopen_every: Some(if life.is_multiple_of(3) { 3 } else { 11 }),
+        groups: 90,
+        ..plan(13, life, SMALL, (150, 300), (1, 12_000))
+    }
+}
+
 fn any(name: u64, life: u64) -> Plan {
     let entries = [(1, 1), (1, 8), (32, 32), (80, 160)];
     let windows = [(1, 4), (1, 60), (1, 300)];
@@ -213,7 +223,7 @@ const fn row(
     }
 }
 
-pub(crate) const ROWS: [Row; 12] = [
+pub(crate) const ROWS: [Row; 13] = [
     row("groups-of-1", groups_of_1, (4, 14), (40, 28)),
     row("groups-of-4", groups_of_4, (4, 14), (40, 28)),
     row("groups-of-32", groups_of_32, (4, 14), (40, 28)),
@@ -227,6 +237,10 @@ pub(crate) const ROWS: [Row; 12] = [
     row("small-segments", small_segments, (4, 28), (40, 42)),
     row("reopened", reopened, (4, 28), (40, 28)),
     row("nearly-empty", nearly_empty, (9, 14), (90, 42)),
+    Row {
+        depth: 2,
+        ..row("large", large, (1, 4), (30, 12))
+    },
     Row {
         depth: 2,
         ..row("cut-in-recovery", cut_in_recovery, (6, 4), (60, 7))
