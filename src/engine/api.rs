@@ -432,21 +432,37 @@ impl Shared {
         let (reply, answer) = Reply::new();
         let token = reply.token();
         self.inbox.send_unbounded(command(reply));
-        match answer.recv_timeout(within) {
-            Ok(answer) => answer.map(Some),
-            Err(RecvTimeoutError::Timeout) => {
-                self.inbox.send_unbounded(Command::StopWaiting { token });
-                Ok(None)
+        let answer = self.wait_within(&answer, within)?;
+        if answer.is_none() {
+            self.inbox.send_unbounded(Command::StopWaiting { token });
+        }
+        Ok(answer)
+    }
+
+    /// Waits for an answer, or until the writer is given up.
+    pub(crate) fn wait<T>(&self, answer: &Receiver<Result<T>>) -> Result<T> {
+        loop {
+            if let Some(answer) = self.wait_within(answer, Duration::MAX)? {
+                return Ok(answer);
             }
-            Err(RecvTimeoutError::Disconnected) => Err(self.no_answer()),
         }
     }
 
-    /// Waits for an answer, or until the writer hangs.
-    pub(crate) fn wait<T>(&self, answer: &Receiver<Result<T>>) -> Result<T> {
-        crossbeam_channel::select! {
-            recv(answer) -> answer => answer.unwrap_or_else(|_| Err(self.no_answer())),
-            recv(self.watchdog.gave_up()) -> _ => Err(self.no_answer()),
+    fn wait_within<T>(&self, answer: &Receiver<Result<T>>, within: Duration) -> Result<Option<T>> {
+        let mut left = within;
+        loop {
+            let wait = left.min(self.watchdog.look_every());
+            match answer.recv_timeout(wait) {
+                Ok(answer) => return answer.map(Some),
+                Err(RecvTimeoutError::Disconnected) => return Err(self.no_answer()),
+                Err(RecvTimeoutError::Timeout) if self.watchdog.has_given_up() => {
+                    return Err(self.no_answer());
+                }
+                Err(RecvTimeoutError::Timeout) => left -= wait,
+            }
+            if left.is_zero() {
+                return Ok(None);
+            }
         }
     }
 
@@ -524,8 +540,8 @@ pub(super) mod tests {
         }
     }
 
-    /// What a fork has: a copy of everything but the threads, in a process of another number.
-    pub(in crate::engine) fn forked(engine: &Engine) -> Engine {
+    /// A copy of everything but the threads, with a difference.
+    fn twin(engine: &Engine, change: impl FnOnce(&mut Shared)) -> Engine {
         let Shared {
             inbox,
             hub,
@@ -540,7 +556,7 @@ pub(super) mod tests {
             opener,
             ..
         } = &*engine.shared;
-        Engine::new(Arc::new(Shared {
+        let mut shared = Shared {
             inbox: inbox.clone(),
             hub: hub.clone(),
             payloads: payloads.clone(),
@@ -551,10 +567,54 @@ pub(super) mod tests {
             payload_max: *payload_max,
             disk_floor: *disk_floor,
             when_full: *when_full,
-            opener: opener.wrapping_add(1),
+            opener: *opener,
             pool_health: Mutex::default(),
             writer: Mutex::default(),
-        }))
+        };
+        change(&mut shared);
+        Engine::new(Arc::new(shared))
+    }
+
+    /// What a fork has, in a process of another number.
+    pub(in crate::engine) fn forked(engine: &Engine) -> Engine {
+        twin(engine, |shared| {
+            shared.opener = shared.opener.wrapping_add(1);
+        })
+    }
+
+    /// A commit that never ends: whoever waits for the writer is let go and told that nobody knows.
+    #[test]
+    fn callers_of_a_writer_that_hangs_are_let_go() {
+        let engine = crate::Engine::in_memory().open().unwrap();
+        let (inbox, _nobody_reads) = Inbox::new(100, 1 << 20);
+        let watchdog = Watchdog::new(Duration::from_millis(20));
+        watchdog.start(engine.shared.clock.clone()).unwrap();
+        let _hangs = watchdog.commit_begins(engine.shared.clock.now().steady);
+        let hung = twin(&engine, |shared| {
+            (shared.inbox, shared.watchdog) = (inbox, watchdog);
+        });
+        let mut ticket = hung.job(note()).enqueue_nowait().unwrap();
+        let minute = Duration::from_mins(1);
+        let answers = [
+            ("enqueue", hung.enqueue(note()).map(drop)),
+            ("stats", hung.stats().map(drop)),
+            ("wait_until_idle", hung.wait_until_idle(minute).map(drop)),
+            ("ticket", {
+                assert!(!ticket.is_durable());
+                ticket.wait().map(drop)
+            }),
+            ("shutdown", hung.shutdown(minute).map(drop)),
+        ];
+        for (call, answer) in answers {
+            let Err(Error::Unknown { cause }) = answer else {
+                panic!("{call}: {answer:?}");
+            };
+            assert!(
+                cause.contains("has not ended within 20ms"),
+                "{call}: {cause}"
+            );
+        }
+        assert!(hung.health().poisoned.is_some());
     }
 
     /// E8: in a fork every call is an error at once, nothing is stored, and the parent goes on.

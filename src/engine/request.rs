@@ -400,8 +400,8 @@ impl<O> Ticket<O> {
         if self.told.is_none() {
             self.told = match self.answer.try_recv() {
                 Ok(answer) => Some(answer),
-                Err(TryRecvError::Empty) => None,
-                Err(TryRecvError::Disconnected) => Some(Err(self.engine.shared.no_answer())),
+                Err(TryRecvError::Empty) if !self.engine.shared.watchdog.has_given_up() => None,
+                Err(_) => Some(Err(self.engine.shared.no_answer())),
             };
         }
         matches!(self.told, Some(Ok(_)))
