@@ -475,7 +475,7 @@ impl Shared {
         Error::Unknown { cause }
     }
 
-    /// An engine cannot be used in a fork of its process: its threads are not there.
+    /// E8: an engine cannot be used in a fork of its process: its threads are not there.
     pub(crate) fn check_process(&self) -> Result<()> {
         let here = std::process::id();
         if here == self.opener {

@@ -39,7 +39,7 @@ impl Core {
         Ok(())
     }
 
-    /// A job of higher priority must not wait behind lower ones that were claimed ahead.
+    /// I5: a job of higher priority must not wait behind lower ones that were claimed ahead.
     pub(super) fn take_back_outranked(&mut self, pool: usize) -> Result<()> {
         let heads: Vec<_> = self.ledger.heads(pool).collect();
         for (queue, head) in heads {

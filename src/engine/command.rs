@@ -35,7 +35,7 @@ impl<T> Reply<T> {
     }
 
     pub(crate) fn send(self, answer: Result<T>) {
-        // The slot is empty, so this can only fail when nobody waits any more.
+        // E1: the slot is empty, so this never waits, and can only fail when nobody waits any more.
         let _ = self.slot.try_send(answer);
     }
 }

@@ -269,7 +269,8 @@ impl Core {
         &self.clock
     }
 
-    /// How long the writer may sleep if no command comes; `None`: for ever.
+    /// How long the writer may sleep if no command comes; `None`: for ever. I3: all that time brings about is
+    /// in here, or a job would wait for the next command.
     pub(crate) fn sleep_at_most(&self) -> Option<Duration> {
         if self.poisoned.is_some() {
             return None;

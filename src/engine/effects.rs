@@ -9,10 +9,11 @@ use crate::journal::event_at;
 use crate::ledger::{Event, Payload, Place};
 
 impl Core {
-    /// Nothing in here may be seen before the group was synced; nothing blocks on anybody.
+    /// E2: nothing in here may be seen before the group was synced; nothing blocks on anybody.
     pub(super) fn effects(&mut self) -> Result<()> {
         let pending = std::mem::take(&mut self.pending);
-        // Files and news first: whoever has an answer finds the world as it says.
+        // Files and news first: whoever has an answer finds the world as it says. J10: the group that dropped
+        // the files is synced, so no record that could come back names them.
         for file in pending.files {
             if let Err(error) = self.disk.payloads.remove(file) {
                 log::warn!("{error}; the file is left over until the next opening");
@@ -32,7 +33,7 @@ impl Core {
         for command in pending.reads {
             self.read_frames(command)?;
         }
-        // The settles are synced, so the recorder may forget these claims.
+        // E6: the settles are synced, so the recorder may forget these claims.
         pending
             .places
             .into_iter()
@@ -41,6 +42,7 @@ impl Core {
         Ok(())
     }
 
+    /// I6: only here, after the sync, do claims leave the writer.
     fn hand_out(&mut self, claims: Vec<(JobId, Target)>) -> Result<()> {
         let mut for_pools: Vec<Vec<HandOut>> = self.pools.iter().map(|_| Vec::new()).collect();
         for (id, target) in claims {
@@ -193,7 +195,7 @@ impl Core {
         }))
     }
 
-    /// Commands that only read. Their answers wait for the group too: what they saw of it must not be
+    /// Commands that only read. E2: their answers wait for the group too: what they saw of it must not be
     /// told before it is durable. Frames are read when the group is synced.
     pub(super) fn look_up(&mut self, command: Command) {
         match command {

@@ -139,6 +139,7 @@ impl Hub {
             }
             match listener.send.try_send(event.clone()) {
                 Ok(()) => true,
+                // E1, I9: the writer does not wait for a slow listener, but counts what that one misses.
                 Err(TrySendError::Full(_)) => {
                     listener.missed.fetch_add(1, Ordering::Relaxed);
                     true

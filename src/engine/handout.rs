@@ -91,7 +91,7 @@ impl HandOut {
 
 impl Drop for HandOut {
     fn drop(&mut self) {
-        // A job that was taken back belongs to the writer again.
+        // E4: whatever became of its holder, the job goes back. One that was taken back is the writer's again.
         if !self.settled && self.live.stage() != Stage::TakenBack {
             let started = self.live.stage() != Stage::Waiting;
             self.send(Outcome::GivenBack { started }, 0, None);
@@ -199,7 +199,7 @@ impl Live {
         self.stage.store(Stage::Ended as u8, Ordering::Release);
     }
 
-    // AcqRel: whoever wins sees all that the other side wrote before, and nobody else may act.
+    // E3: only one can win. AcqRel: it sees all that the other side wrote before, and nobody else may act.
     fn move_stage(&self, from: Stage, to: Stage) -> bool {
         self.stage
             .compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Acquire)

@@ -97,6 +97,7 @@ impl Core {
             self.let_go(id, claim);
         }
         if answer == SettleAnswer::LeaseLost {
+            // I9: refused, but not in silence. Whoever gave it back had nothing to say.
             if !matches!(outcome, Outcome::GivenBack { .. }) {
                 self.late_answers += 1;
                 log::warn!(

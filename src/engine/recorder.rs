@@ -107,6 +107,7 @@ impl Recording {
         };
         match self.traces.iter().find(is_it) {
             Some(trace) if trace.phase == Phase::Ended => Verdict::Ended,
+            // E7: the head vouches that no start of this epoch is missing.
             None if self.complete_epoch == Some(epoch) => Verdict::NotStarted,
             // Seen to start, or nothing known.
             Some(_) | None => Verdict::Started,

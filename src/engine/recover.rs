@@ -69,6 +69,7 @@ pub(crate) fn read_back(
             .apply(event, stamp)
             .map_err(|Mismatch(reason)| reason),
     })?;
+    // I9: each entry is as it was written; this notices when they do not add up to the same state.
     if ledger.digest() != head.last.digest {
         return Err(Error::Damaged {
             path: "journal".into(),
@@ -93,7 +94,7 @@ pub(crate) fn recover(mut parts: Parts) -> Result<Core> {
     } = parts.replayed;
     parts.disk.witness = witness;
     let journal = parts.journal.as_mut();
-    // Left over from removals and commits that were cut short; gone and synced before anything is added.
+    // I7: left over from removals and commits that were cut short; gone and synced before anything is added.
     let below = journal.positions_below(head.last.tail)?;
     remove_all(
         journal,
@@ -159,6 +160,7 @@ impl Core {
             self.push(&event)?;
         }
         self.commit()?;
+        // E6: cleared only now, that what it said about the older claims is in the journal.
         self.disk.recorder.start_epoch(epoch);
         if let Some(witness) = &self.disk.witness {
             witness.sync()?;

@@ -327,7 +327,8 @@ pub(super) fn remove_files(shared: &Shared, files: &[u128]) {
     }
 }
 
-/// A payload as the journal takes it: a large one in a file of its own, written by this thread.
+/// A payload as the journal takes it: a large one in a file of its own, written by this thread. J10: and
+/// synced before there is a command that names it.
 fn store_content(engine: &Engine, what: &'static str, bytes: Vec<u8>) -> Result<Content> {
     let shared = &engine.shared;
     shared.check_size(what, bytes.len() as u64)?;

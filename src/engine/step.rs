@@ -51,6 +51,7 @@ impl Core {
         if let Err(error) = self.commit() {
             return Err(self.poison(&error, true));
         }
+        // I1: answers are effects, so nobody has one before the sync.
         if let Err(error) = self.effects() {
             return Err(self.poison(&error, false));
         }
@@ -228,7 +229,7 @@ impl Core {
             )?);
             return Ok(());
         }
-        // The newest group is always kept, so the tail never passes its first entry.
+        // J4: the newest group is always kept, so the tail never passes its first entry.
         let tail = self.ledger.cut(self.draft.first_position());
         let digest = self.ledger.digest();
         let group = self.chain.next_group;
@@ -243,9 +244,10 @@ impl Core {
         let syncs = journal::commit(journal.as_mut(), &sealed, &mut self.removals, self.geometry)?;
         self.syncs += u64::from(syncs);
         self.groups += 1;
-        // Only now, that the group which moved the tail is synced, may the old entries go.
+        // J3: only now, that the group which moved the tail is synced, may the old entries go.
         self.removals.extend(self.tail..tail);
         self.tail = tail;
+        // J7: its group is synced, and nobody is answered yet.
         if let (Some(witness), Some(last)) = (&mut self.disk.witness, sealed.last()) {
             let position = last.position;
             let mark = Mark {
@@ -266,7 +268,7 @@ impl Core {
         Ok(())
     }
 
-    /// Nothing will be written any more. Everybody who waits is told.
+    /// J6: nothing will be written any more. Everybody who waits is told whether it may have been.
     fn poison(&mut self, error: &Error, may_be_written: bool) -> Error {
         let cause = error.to_string();
         log::error!("the engine stops: {cause}");

@@ -28,7 +28,7 @@ fn run(mut core: Core, commands: &Receiver<Command>) {
         watchdog: core.watchdog.clone(),
         inbox: core.inbox.clone(),
     };
-    // The first step comes unasked: what was ready when the store was opened starts now.
+    // I3: the first step comes unasked: what was ready when the store was opened starts now.
     let mut first = Some(None);
     while !core.is_closed() {
         let Some(first) = first.take().or_else(|| next(&core, commands)) else {

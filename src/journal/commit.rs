@@ -43,6 +43,7 @@ impl Geometry {
 
 const _: () = {
     let g = Geometry::DEFAULT;
+    // J2: no change of a size can bring blobs about unnoticed.
     assert!(17 * g.entry_cap <= g.segment_bytes / 4);
     assert!(g.sync_budget * 8 <= g.segment_bytes);
 };
@@ -67,6 +68,7 @@ pub(crate) fn commit(
     let mut entries = group.iter().peekable();
     let mut syncs = 0;
     loop {
+        // J1: one round is what lies between two syncs, and what it spends stays within the budget.
         let mut spent = 0;
         let mut inserted = 0;
         while let Some(entry) = entries.peek() {

@@ -262,7 +262,7 @@ fn hash_of(entry: &[u8]) -> [u8; 32] {
 }
 
 impl Header {
-    /// Reads and checks an entry's header and hash. Never panics, whatever the bytes.
+    /// Reads and checks an entry's header and hash. I8: never panics, whatever the bytes.
     pub(crate) fn read(entry: &[u8]) -> Result<Header, ReadError> {
         let bad = |reason: &str| ReadError::Damaged(reason.to_owned());
         let mut fields = Fields(entry);

@@ -1,7 +1,7 @@
 //! Frames: one event each, frozen. With `entry.rs` the only code that knows the journal's bytes.
 //!
 //! A frame is `tag u16 | version u8 | length u16` (little endian) and one rkyv archive of that length.
-//! A released wire struct is never edited: a change is a new struct under a new version, a new kind of
+//! J9: a released wire struct is never edited: a change is a new struct under a new version, a new kind of
 //! event is a new tag. `docs/format.md` lists them all. Reading is always validated.
 
 use std::borrow::Cow;
@@ -29,7 +29,7 @@ pub(super) const FRAME_HEADER: usize = 5;
 /// The largest frame, header included.
 pub(super) const FRAME_MAX: usize = ENTRY_CAP - HEADER_LEN;
 
-/// A whole job, with all that it can gather, fits one entry: compaction can always carry it.
+/// J8: a whole job, with all that it can gather, fits one entry: compaction can always carry it.
 const _: () = {
     let names = 2 * NAME_BYTES_MAX + KEY_BYTES_MAX + METADATA_BYTES_MAX;
     let history = ERRORS_KEPT_MAX * (ERROR_BYTES_MAX + 32) + REASON_BYTES_MAX + INLINE_OUTPUT_MAX;
@@ -660,6 +660,7 @@ pub(crate) fn read(bytes: &[u8], at_ms: i64) -> Result<(Event<'_>, usize), ReadE
     Ok((read_v1(tag, archive, at_ms)?, FRAME_HEADER + length))
 }
 
+/// I8: validated each time: a good hash says that the bytes are as written, not that they were well formed.
 fn access<T>(archive: &[u8]) -> Result<&T, ReadError>
 where
     T: Portable + for<'a> CheckBytes<HighValidator<'a, RkyvError>>,

@@ -151,6 +151,7 @@ fn read_file(path: &Path, payload: &PayloadRef) -> Result<Arc<[u8]>> {
         }
         Err(source) => return Err(Error::io("open", path)(source)),
     };
+    // I8: compared before memory is asked for.
     let found = file.metadata().map_err(Error::io("inspect", path))?.len();
     if found != payload.len {
         return Err(damaged(

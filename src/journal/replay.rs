@@ -22,7 +22,7 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    /// What the next group is chained to. Positions and group numbers seen in an incomplete group are
+    /// What the next group is chained to. J5: positions and group numbers seen in an incomplete group are
     /// not used again.
     pub(crate) fn chain(&self, epoch: u64) -> Chain {
         let last = &self.last;
@@ -55,6 +55,7 @@ pub(crate) fn find_head(journal: &mut dyn Journal, store: u128) -> Result<Head> 
             incomplete.extend(seen.drain(..).map(|h| h.position));
         }
         seen.push(header);
+        // I7: with one part missing, none of them counts.
         let complete = header.part == 0 && seen.len() == header.parts as usize;
         if complete {
             head = seen.first().copied();
@@ -67,7 +68,7 @@ pub(crate) fn find_head(journal: &mut dyn Journal, store: u128) -> Result<Head> 
     }
 }
 
-/// Visits every event from tail to head, and every entry with its size. Fails on the first thing that
+/// Visits every event from tail to head, and every entry with its size. I9: fails on the first thing that
 /// is not exactly as it was written.
 pub(crate) fn replay(
     journal: &mut dyn Journal,
@@ -134,7 +135,7 @@ fn checked(position: u64, entry: &EntryBytes, store: u128) -> Result<Header> {
     Ok(header)
 }
 
-/// Checks the chain between neighbours.
+/// J4: checks the chain between neighbours.
 fn follows(before: Option<&Header>, header: &Header, last: &Header) -> Result<()> {
     let position = header.position;
     let Some(before) = before else {

@@ -231,6 +231,7 @@ impl Journal for SledJournal {
 
     fn sync(&mut self) -> Result<()> {
         self.call("flushing", |db| db.flush())?;
+        // I1: so far the system has it; now the disk does.
         self.file
             .sync_data()
             .map_err(Error::io("sync", self.path.join("db")))
@@ -298,7 +299,7 @@ impl Drop for SledJournal {
     }
 }
 
-/// Opens sled under a watchdog: on damage it may panic, and then another of its threads may wait for
+/// Opens sled under a watchdog. I8: on damage it may panic, and then another of its threads may wait for
 /// ever.
 fn open_db(path: &Path, geometry: Geometry) -> Result<sled::Db> {
     remove_half_made_snapshots(path)?;

@@ -1,6 +1,6 @@
 //! Event to state: the only place that changes a job, the same in life and at replay.
 //!
-//! Reads the event and nothing else: no option, no clock. An event about a job that is not (yet)
+//! L1: reads the event and nothing else: no option, no clock. An event about a job that is not (yet)
 //! present is skipped, because at replay its story may begin with a later `Carried`; counters and ids
 //! are folded all the same.
 
@@ -38,6 +38,7 @@ impl Ledger {
                     claimed_at_ms: stamp.at_ms,
                 };
                 self.change(*id, |r, _| {
+                    // I2: what has ended is never claimed; only `Requeued` makes it wait again.
                     expect_phase(*id, r, Phase::Waiting)?;
                     r.phase = Phase::Running;
                     r.attempt = r.attempt.saturating_add(1);
@@ -46,6 +47,7 @@ impl Ledger {
             }
             Event::Released { id, claim, started } => self.end_lease(*id, *claim, |r| {
                 r.phase = Phase::Waiting;
+                // I6: no handler saw this attempt, so the next one has its number.
                 if !started {
                     r.attempt = r.attempt.saturating_sub(1);
                 }
@@ -165,7 +167,8 @@ impl Ledger {
         }
     }
 
-    /// Ids, claims and counters: folded from every event, whether or not its job is present.
+    /// Ids, claims and counters: folded from every event, whether or not its job is present. L3: so the next
+    /// number is above all that were given out, also when no job is left.
     fn count(&mut self, event: &Event<'_>) {
         let root = &mut self.root;
         let c = &mut root.counters;
@@ -266,6 +269,7 @@ impl Ledger {
             }
             set_history(&mut record, history, stamp.place);
         }
+        // L4: a carried record brings both, so both are compared.
         if (record.phase == Phase::Running) != lease.is_some() {
             return Err(Mismatch(format!(
                 "job {id}: {:?} with lease {lease:?}",
@@ -326,6 +330,7 @@ impl Ledger {
         f: impl FnOnce(&mut Record),
     ) -> Result<(), Mismatch> {
         self.change(id, |r, lease| match lease {
+            // I2, I4: a job that has ended has no lease, one that moved on has one of another number.
             Some(lease) if lease.claim == claim => {
                 f(r);
                 Ok(None)
@@ -500,7 +505,7 @@ impl Ledger {
     }
 }
 
-/// Index keeping: every change of a record goes through `take` and `store`.
+/// L2, L4: every change of a record goes through `take` and `store`, which keep digest and indexes.
 impl Ledger {
     /// Takes a record, with its lease, out of the table and all indexes.
     pub(super) fn take(&mut self, id: JobId) -> Option<Record> {
@@ -646,7 +651,7 @@ impl Ledger {
         digest::of_job(id, r, &shared, lease)
     }
 
-    /// Sorts the waiting jobs by a new time: no job is ready before its wait-until, and none that is
+    /// I5: sorts the waiting jobs by a new time: no job is ready before its wait-until, and none that is
     /// past its expiry. Nothing of this is stored.
     pub(crate) fn judge(&mut self, now_ms: i64) {
         let back = now_ms < self.judged_at_ms;

@@ -58,6 +58,7 @@ impl Ledger {
             return (ChangeAnswer::Unknown, Vec::new());
         };
         let state = record.state();
+        // L5: without an event nothing changes, and no event below is about another job.
         let refuse = |answer| (answer, Vec::new());
         let done = |event| (ChangeAnswer::Done, vec![event]);
         match (wish, state) {
@@ -114,7 +115,7 @@ impl Ledger {
         }
     }
 
-    /// A job goes; its key stays taken for the rest of its time.
+    /// L9: a job goes; its key stays taken for the rest of its time.
     fn deletion(&self, id: JobId, record: &Record, now_ms: i64) -> Vec<Event<'static>> {
         self.key_to_hold(id, record, now_ms)
             .into_iter()

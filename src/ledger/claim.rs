@@ -95,7 +95,7 @@ impl Ledger {
             }
     }
 
-    /// What holds everything up, if something does: a job runs alone, or one that must is next. That one is
+    /// L8: what holds everything up, if something does: a job runs alone, or one that must is next. That one is
     /// given to whoever may have it, once nothing else runs.
     fn hold(&self, fits: impl Fn(QueueIx, &Record) -> bool) -> Option<Pick> {
         if self.alone > 0 {

@@ -31,6 +31,7 @@ impl Ledger {
         self.check_room(jobs)?;
         for job in jobs {
             let key = job.key.as_deref();
+            // L9: whoever has the key, be it gone or in this batch, is the answer.
             let taken = key.and_then(|key| {
                 self.key_holder(&job.kind, key, now_ms)
                     .or_else(|| in_batch.get(&(job.kind.as_str(), key)).copied())

@@ -59,7 +59,7 @@ impl QueueState {
         &mut self.lanes[at]
     }
 
-    /// The ready job that runs next, among kinds that have a handler here.
+    /// The ready job that runs next, among kinds that have a handler here. L10: the others stay as they are.
     pub(crate) fn head(&self) -> Option<ReadyKey> {
         self.lanes
             .iter()

@@ -10,7 +10,7 @@ use crate::job::{JobId, Priority};
 
 use super::table::Record;
 
-/// The order in which ready jobs of a queue run: higher priority first; jobs that were running when
+/// I5: the order in which ready jobs of a queue run: higher priority first; jobs that were running when
 /// a process died after all others of their priority; then the order of enqueueing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ReadyKey {

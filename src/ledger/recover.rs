@@ -25,6 +25,7 @@ impl Ledger {
         &self,
         verdict: impl Fn(JobId, &LeaseRecord) -> Verdict,
     ) -> Vec<Event<'static>> {
+        // I3: every one of them ends, so no job waits for a process that is gone.
         let mut stale: Vec<(JobId, LeaseRecord)> = self
             .leases
             .iter()
@@ -39,6 +40,7 @@ impl Ledger {
         events.collect()
     }
 
+    /// L7: none of these events counts a failure; only what a worker says does.
     fn after_crash(
         &self,
         id: JobId,
@@ -62,6 +64,7 @@ impl Ledger {
         match self.policies.get(record.policy).on_crash {
             OnCrash::Dead => died(DeadReason::Crashed),
             OnCrash::QuarantineAfter(most)
+                // L8: had it run beside others, any of them could have been the one.
                 if verdict == Verdict::Started
                     && lease.alone
                     && record.crashes.saturating_add(1) >= most.max(2) =>

@@ -60,7 +60,7 @@ impl Ledger {
             ran_us,
             seed,
         } = settling;
-        // The claim number never repeats, so a late answer can never meet a lease of its own number.
+        // I4: the claim number never repeats, so a late answer finds no lease of its number.
         let Some(record) = self.jobs.get(id) else {
             return (SettleAnswer::LeaseLost, None);
         };

@@ -9,7 +9,7 @@ use super::event::Event;
 use super::queue::QueueState;
 
 impl Ledger {
-    /// Expiries, keys that become free, and retention: at most about `most` events. What cannot be
+    /// Expiries, keys that become free, and retention: at most about `most` events. L6: what cannot be
     /// taken back (expiry, pruning by age, freeing a key) waits until the clock is `trusted`.
     pub(crate) fn tick(&self, now_ms: i64, trusted: bool, most: usize) -> Vec<Event<'static>> {
         let mut events = Vec::new();

@@ -67,6 +67,7 @@ impl StoreLock {
             .truncate(false)
             .open(&path)
             .map_err(Error::io("open", path.as_path()))?;
+        // E8: this is the proof; the text only says who has it, or had it.
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(locked_by(store_dir, &file)),

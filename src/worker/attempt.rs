@@ -178,7 +178,7 @@ fn report(job: &HandOut, ran: Duration, outcome: &Outcome) -> Report {
     }
 }
 
-/// Runs a handler; a panic, also one in a `Drop` of what it holds, is a failed attempt with its message.
+/// Runs a handler. E5: a panic, also one in a `Drop` of what it holds, is a failed attempt with its message.
 pub(super) fn catch<T>(f: impl FnOnce() -> JobResult<T>) -> JobResult<T> {
     match catch_unwind(AssertUnwindSafe(f)) {
         Ok(result) => result,

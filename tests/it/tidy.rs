@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -162,11 +162,13 @@ fn the_tests_that_features_claim_exist() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Each invariant names the code that keeps it and the tests that would notice, and all of them are there.
+/// Each invariant names the code that keeps it, where a comment names the invariant, and the tests that would
+/// notice; and all of them are there.
 #[test]
 fn the_code_and_tests_that_invariants_name_exist() {
     let invariants = read("docs/invariants.md");
     let files = rust_files();
+    let mut marks = marks(&files);
     let (mut count, mut wrong) = (0, Vec::new());
     for section in invariants.split("\n**").skip(1) {
         let name = section.split('.').next().unwrap_or_default();
@@ -174,10 +176,21 @@ fn the_code_and_tests_that_invariants_name_exist() {
         let (kept, test) = kept
             .and_then(|kept| kept.split_once("\n- Test:"))
             .unwrap_or_else(|| panic!("{name} does not say where it is kept and tested"));
-        for path in quoted(kept).filter(|word| is_rust(word)) {
-            if !files.iter().any(|file| file.path == format!("src/{path}")) {
+        let paths = quoted(kept).filter(|word| is_rust(word));
+        let paths: Vec<String> = paths.map(|path| format!("src/{path}")).collect();
+        for path in &paths {
+            if !files.iter().any(|file| file.path == *path) {
                 wrong.push(format!("{name} is kept in {path}: it is not there"));
             }
+        }
+        let marked = marks.remove(name).unwrap_or_default();
+        if marked.is_empty() {
+            wrong.push(format!("no comment in src says `{name}:`"));
+        }
+        for path in marked.iter().filter(|path| !paths.contains(path)) {
+            wrong.push(format!(
+                "{path} says `{name}:`, and is not where it is kept"
+            ));
         }
         // The section's last lines are those of the next heading.
         let test = test.split("\n\n").next().unwrap_or_default();
@@ -185,7 +198,52 @@ fn the_code_and_tests_that_invariants_name_exist() {
         count += 1;
     }
     assert_eq!(count, 37, "invariants I1 to E8");
+    assert!(marks.is_empty(), "no such invariants: {marks:#?}");
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The invariants that comments of the source name, and in which files. Those of tests do not count.
+fn marks(files: &[File]) -> BTreeMap<String, BTreeSet<String>> {
+    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let in_src = |file: &&File| file.path.starts_with("src/") && !file.path.ends_with("/tests.rs");
+    for file in files.iter().filter(in_src) {
+        let code = file.text.split("mod tests {").next();
+        let lines = code.into_iter().flat_map(str::lines).map(str::trim_start);
+        for name in lines.filter(|line| line.starts_with("//")).flat_map(marked) {
+            found
+                .entry(name.to_owned())
+                .or_default()
+                .insert(file.path.clone());
+        }
+    }
+    found
+}
+
+/// The invariants that a line names as a mark does: one, or several with commas, and then a colon.
+fn marked(line: &str) -> Vec<&str> {
+    let (mut named, mut found) = (Vec::new(), Vec::new());
+    for word in line.split_whitespace() {
+        let name = word.trim_end_matches([',', ':']);
+        let is_name = name
+            .strip_prefix(['I', 'J', 'L', 'E'])
+            .is_some_and(|n| n.parse::<u8>().is_ok());
+        if is_name && name != word {
+            named.push(name);
+        } else {
+            named.clear();
+        }
+        if word.ends_with(':') {
+            found.append(&mut named);
+        }
+    }
+    found
+}
+
+#[test]
+fn marks_are_read_as_they_are_written() {
+    assert_eq!(marked("// I1: why"), ["I1"]);
+    assert_eq!(marked("/// What it does. L2, J10: why"), ["L2", "J10"]);
+    assert!(marked("// As I1 says, I2 and E3, which is so: H4: K5:").is_empty());
 }
 
 /// The tests that a text names and that are not in the file named in front of them: ledger `a`, `b`; it/api `c`.
