@@ -12,6 +12,7 @@ mod claim;
 mod digest;
 mod enqueue;
 mod event;
+mod index;
 mod keys;
 mod list;
 mod names;
