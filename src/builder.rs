@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,15 +10,12 @@ use parking_lot::Mutex;
 
 use crate::clock::{Clock, SystemClock};
 use crate::engine::{
-    Disk, Engine, Events, HandOuts, Hub, Inbox, Limits, Parts, PoolLink, Recorder, Replayed,
-    Shared, Watchdog, WhenFullRule, first_group, read_back, recover, spawn_writer,
+    Engine, Events, HandOuts, Hub, Inbox, Limits, Opened, Parts, PoolLink, Shared, Watchdog,
+    WhenFullRule, in_store, open_memory, open_store, recover, renew_ballast, spawn_writer,
 };
 use crate::error::{Error, Result};
 use crate::job::{Format, InPlace, Job, JobResult, View, check_name, millis};
-use crate::journal::{self, Geometry, MemoryDisk, Payloads, Store, StoreHeader};
 use crate::ledger::{QueueSetup, Setup};
-use crate::sys;
-use crate::sys::lock::{Previous, StoreLock};
 use crate::worker::{self, AfterJob, Context, Entry, Pool, Registry, Report, Running, Worker};
 
 /// Options of an engine; ends with [`open`](EngineBuilder::open).
@@ -543,148 +540,6 @@ impl EngineBuilder {
             *slot.lock() = Some(worker::start(pool, worker)?);
         }
         Ok(engine)
-    }
-}
-
-/// A store, or its likeness in memory, before it is replayed.
-struct Opened {
-    header: StoreHeader,
-    journal: Box<dyn journal::Journal>,
-    replayed: Replayed,
-    disk: Disk,
-}
-
-/// Given up only so that a full store can be opened.
-const BALLAST_BYTES: u64 = 4 << 20;
-
-fn open_store(dir: &Path, take_over: bool, clock: &dyn Clock, setup: &Setup) -> Result<Opened> {
-    make_dir(dir)?;
-    let store = Store::at(dir);
-    // Looked at before the lock is taken: somebody else's directory does not get a lock file either.
-    store.exists()?;
-    let (lock, previous) = StoreLock::acquire(dir, take_over)?;
-    let now_ms = clock.now().wall_ms;
-    if !store.exists()? {
-        store.create(Geometry::DEFAULT, |chain| {
-            first_group(chain, Geometry::DEFAULT, now_ms)
-        })?;
-    }
-    // Opening writes: a snapshot, and one group. On a full disk the ballast makes room for them.
-    if sys::files::free_bytes(dir).is_ok_and(|free| free < BALLAST_BYTES) {
-        sys::ballast::release(dir).map_err(Error::io("release the ballast in", dir))?;
-    }
-    let mut replayed = None;
-    let mut check = |header: StoreHeader, journal: &mut dyn journal::Journal| {
-        replayed = Some(read_back(
-            journal,
-            header.store,
-            Some(dir),
-            setup.clone(),
-            now_ms,
-        )?);
-        Ok(())
-    };
-    let (header, journal) = store.open(previous != Previous::Clean, &mut check)?;
-    let replayed = replayed.ok_or_else(|| Error::Bug("the journal was not read".to_owned()))?;
-    let disk = Disk {
-        dir: Some(dir.to_owned()),
-        witness: None,
-        payloads: Arc::new(Payloads::in_dir(store.payloads())?),
-        recorder: Arc::new(Recorder::open(&store.recorder(), header.store)?),
-        lock: Some(lock),
-    };
-    Ok(Opened {
-        header,
-        journal,
-        replayed,
-        disk,
-    })
-}
-
-/// The ballast is made anew when there is plenty of room again.
-fn renew_ballast(dir: &Path) {
-    let roomy = sys::files::free_bytes(dir).is_ok_and(|free| free > 4 * BALLAST_BYTES);
-    if roomy && let Err(error) = sys::ballast::ensure(dir, BALLAST_BYTES) {
-        log::warn!("{}: no ballast: {error}", dir.display());
-    }
-}
-
-fn open_memory(clock: &dyn Clock, setup: Setup) -> Result<Opened> {
-    let header = StoreHeader {
-        store: sys::random_u128(),
-        geometry: Geometry::DEFAULT,
-    };
-    let mut journal: Box<dyn journal::Journal> = Box::new(MemoryDisk::default().journal());
-    let mut chain = header.first_chain();
-    let group = first_group(&mut chain, header.geometry, clock.now().wall_ms)?;
-    journal::commit(
-        journal.as_mut(),
-        &group,
-        &mut std::collections::VecDeque::new(),
-        header.geometry,
-    )?;
-    let replayed = read_back(
-        journal.as_mut(),
-        header.store,
-        None,
-        setup,
-        clock.now().wall_ms,
-    )?;
-    let disk = Disk {
-        dir: None,
-        witness: None,
-        payloads: Arc::new(Payloads::in_memory()),
-        recorder: Arc::new(Recorder::none()),
-        lock: None,
-    };
-    Ok(Opened {
-        header,
-        journal,
-        replayed,
-        disk,
-    })
-}
-
-fn make_dir(dir: &Path) -> Result<()> {
-    match std::fs::metadata(dir) {
-        Ok(found) if found.is_dir() => Ok(()),
-        Ok(_) => Err(Error::NotAStore {
-            path: dir.to_owned(),
-            found: "it is a file".to_owned(),
-        }),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => sys::files::create_dir_private(dir),
-        Err(e) => Err(Error::io("look at", dir)(e)),
-    }
-}
-
-/// Errors from deep down name the store that they are about.
-fn in_store(error: Error, dir: Option<&Path>) -> Error {
-    let Some(dir) = dir else { return error };
-    let full = |path: PathBuf| {
-        if path == Path::new("journal") {
-            dir.join(path)
-        } else {
-            path
-        }
-    };
-    match error {
-        Error::Damaged { path, what, reason } => Error::Damaged {
-            path: full(path),
-            what,
-            reason,
-        },
-        Error::NewerFormat {
-            path,
-            what,
-            found,
-            known,
-        } => Error::NewerFormat {
-            path: full(path),
-            what,
-            found,
-            known,
-        },
-        other => other,
     }
 }
 

@@ -150,7 +150,7 @@ impl Drop for Batch<'_> {
 mod tests {
     use std::time::Duration;
 
-    use super::super::api::tests::forked;
+    use super::super::shared::tests::forked;
     use super::*;
 
     #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]

@@ -20,11 +20,13 @@ mod handout;
 mod inbox;
 mod jobs;
 mod limits;
+mod open;
 mod places;
 mod reader;
 mod recorder;
 mod recover;
 mod request;
+mod shared;
 mod step;
 mod watchdog;
 mod writer;
@@ -37,15 +39,19 @@ pub use events::{Event, Events, Subscription, Update, What};
 pub use handle::{Ended, Finished, Handle, Progress};
 pub use request::{Enqueued, Request, Ticket};
 
-pub(crate) use self::core::{Disk, Limits, PoolLink};
-pub(crate) use api::{Handlers, Shared};
+pub(crate) use self::core::{Limits, PoolLink};
+
 pub(crate) use command::{Command, Reply};
 pub(crate) use events::Hub;
 pub(crate) use handle::read_history;
 pub(crate) use handout::{Asked, HandOut, HandOuts, Live, outcome_of};
 pub(crate) use inbox::{Inbox, WhenFullRule};
+pub(crate) use open::{Opened, in_store, open_memory, open_store, renew_ballast};
 pub(crate) use recorder::Recorder;
-pub(crate) use recover::{Parts, Replayed, first_group, read_back, recover};
+#[cfg(feature = "lab")]
+pub(crate) use recover::first_group;
+pub(crate) use recover::{Parts, recover};
+pub(crate) use shared::{Handlers, Shared};
 pub(crate) use watchdog::Watchdog;
 pub(crate) use writer::spawn as spawn_writer;
 

@@ -14,6 +14,8 @@ use crossbeam_channel::Receiver;
 
 use super::core::{Core, Disk, Limits, PoolLink, drain};
 use super::handout::HandOuts;
+use super::recorder::Recorder;
+use super::recover::{first_group, read_back};
 use super::*;
 use crate::clock::{Clock, ManualClock};
 use crate::error::{Error, Result};

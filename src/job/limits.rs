@@ -1,7 +1,7 @@
 //! Every bound on what a caller may hand in, and the checks.
 //!
 //! The byte budgets are chosen so that a whole job with all that it gathered fits one journal entry
-//! (a constant assertion in `journal/frame.rs` holds them to it).
+//! (a constant assertion in `journal/frame` holds them to it).
 
 use crate::error::{Error, Result};
 
