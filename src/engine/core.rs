@@ -216,6 +216,8 @@ pub(crate) struct Core {
     pub(super) limited: FxHashSet<JobId>,
     pub(super) hand_claims: Vec<HandClaim>,
     pub(super) places: Places,
+    /// Places of claims whose lease was taken while their handler runs on, by claim number.
+    pub(super) late_places: FxHashMap<u64, u32>,
     pub(super) inbox: Inbox,
     pub(super) hub: Arc<Hub>,
     pub(super) pending: Pending,

@@ -112,6 +112,7 @@ impl Core {
             attempts_max: self.ledger.policy(record).attempts_max,
             crashes: record.crashes,
             payload,
+            expires_at_ms: record.expires_at_ms(),
             place,
             epoch: self.chain.epoch,
             live,
@@ -207,7 +208,7 @@ impl Core {
                 self.answer(move |fate| reply.send(fate.of(row)));
             }
             Command::FindKey { kind, key, reply } => {
-                let id = self.ledger.key_holder(&kind, &key, self.now.wall_ms);
+                let id = self.ledger.key_holder(&kind, &key);
                 self.answer(move |fate| reply.send(fate.of(id)));
             }
             Command::List {

@@ -39,6 +39,8 @@ pub(crate) struct HandOut {
     pub(crate) attempts_max: u16,
     pub(crate) crashes: u8,
     pub(crate) payload: Bytes,
+    /// Wall-clock milliseconds from which on it must not start.
+    pub(crate) expires_at_ms: Option<i64>,
     /// Place in the flight recorder.
     pub(crate) place: u32,
     pub(crate) epoch: u64,

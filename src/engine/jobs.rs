@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::command::Settle;
 use super::core::{Core, Mode};
-use super::handout::Asked;
+use super::handout::{Asked, Stage};
 use crate::error::{Error, Result};
 use crate::job::{JobId, NewJob};
 use crate::ledger::{
@@ -97,6 +97,7 @@ impl Core {
             self.let_go(id, claim);
         }
         if answer == SettleAnswer::LeaseLost {
+            self.pending.places.extend(self.late_places.remove(&claim));
             // I9: refused, but not in silence. Whoever gave it back had nothing to say.
             if !matches!(outcome, Outcome::GivenBack { .. }) {
                 self.late_answers += 1;
@@ -114,13 +115,18 @@ impl Core {
         Ok(())
     }
 
-    /// The job is in nobody's hands any more.
+    /// The job is in nobody's hands any more. E6: a handler that goes on all the same will still note its end
+    /// at its place, so that is not free before its late answer is here.
     fn let_go(&mut self, id: JobId, claim: u64) {
         if self.running.get(&id).is_some_and(|run| run.claim == claim)
             && let Some(run) = self.running.remove(&id)
         {
             self.limited.remove(&id);
-            self.pending.places.push(run.place);
+            if run.live.stage() == Stage::Started {
+                self.late_places.insert(claim, run.place);
+            } else {
+                self.pending.places.push(run.place);
+            }
             if let Some(pool) = run.pool.and_then(|pool| self.pools.get_mut(pool)) {
                 pool.outstanding -= 1;
             }
@@ -145,6 +151,8 @@ impl Core {
             }
             (ChangeAnswer::Done, ChangeKind::Complete { .. }) => {
                 if let Some(run) = self.running.get(&id) {
+                    // No handler need begin, and one that has may stop.
+                    run.live.take_back();
                     run.live
                         .ask(Asked::LeaseLost, "completed from outside", self.now.steady);
                     let claim = run.claim;

@@ -124,6 +124,7 @@ pub(crate) fn recover(mut parts: Parts) -> Result<Core> {
         limited: FxHashSet::default(),
         hand_claims: Vec::new(),
         places: Places::default(),
+        late_places: FxHashMap::default(),
         inbox: parts.inbox,
         hub: parts.hub,
         pending: Pending::default(),

@@ -68,11 +68,16 @@ impl Core {
             self.running.values().for_each(|run| run.live.nudge());
         }
         self.ledger.judge(self.now.wall_ms);
+        // Time first: what is over by now is over for the commands, too.
+        let trusted = self.watch.until_trusted(self.now).is_zero();
+        let now_ms = self.now.wall_ms;
+        for event in self.ledger.tick(now_ms, trusted, TICK_EVENTS_MAX) {
+            self.push(&event)?;
+        }
         for command in commands {
             self.command(command)?;
         }
-        let trusted = self.watch.until_trusted(self.now).is_zero();
-        for event in self.ledger.tick(self.now.wall_ms, trusted, TICK_EVENTS_MAX) {
+        for event in self.ledger.prune(now_ms, trusted, TICK_EVENTS_MAX) {
             self.push(&event)?;
         }
         self.watch_limits()?;
@@ -108,7 +113,7 @@ impl Core {
                 self.answer(move |fate| reply.send(fate.of(())));
             }
             Command::PurgeDead { queue, reply } => {
-                let events = self.ledger.purge_dead(&queue, usize::MAX, self.now.wall_ms);
+                let events = self.ledger.purge_dead(&queue, usize::MAX);
                 let jobs = events
                     .iter()
                     .filter(|e| matches!(e, Event::Deleted { .. }))

@@ -393,6 +393,56 @@ fn pause_takes_back_what_has_not_begun_and_shutdown_gives_back_what_runs() {
     );
 }
 
+/// E6: a handler that went on after its lease was taken away once noted its end over whatever another claim had
+/// noted at its place; a crash then took that one for never begun.
+#[test]
+fn a_place_is_free_only_when_its_handler_has_ended() {
+    let mut life = Life::new(1);
+    let limited = NewJob {
+        policy: Policy {
+            time_limit_ms: 1_000,
+            ..Policy::default()
+        },
+        ..job()
+    };
+    life.enqueue(vec![limited]).unwrap();
+    let late = life.take().unwrap();
+    for _ in 0..2 {
+        life.clock.advance(Duration::from_secs(6)); // the limit, and then its grace
+        life.step();
+    }
+    assert_eq!(late.live.asked(), Asked::LeaseLost);
+    life.enqueue(vec![job()]).unwrap();
+    let next = life.take().unwrap();
+    assert_ne!(next.place, late.place, "its handler still runs");
+    let freed = late.place;
+    late.settle(done(), 1);
+    next.settle(done(), 1);
+    life.step();
+    let places = [0, 1].map(|_| {
+        life.enqueue(vec![job()]).unwrap();
+        let job = life.take().unwrap();
+        let place = job.place;
+        job.settle(done(), 1);
+        place
+    });
+    assert!(places.contains(&freed), "{places:?}, {freed} is lost");
+}
+
+/// What was completed from outside before any handler began is not begun any more.
+#[test]
+fn completing_from_outside_takes_back_what_has_not_begun() {
+    let mut life = Life::new(1);
+    let id = life.enqueue(vec![job()]).unwrap()[0].id;
+    let wish = ChangeKind::Complete {
+        output: Content::Inline(vec![1]),
+    };
+    life.ask(|reply| Command::Change { id, wish, reply })
+        .unwrap();
+    assert!(life.outs.try_next().is_none());
+    assert_eq!(life.row(id).unwrap().state, State::Completed);
+}
+
 /// Once left its reply in the writer for ever: a program that polled `wait_until_idle` grew.
 #[test]
 fn whoever_waited_long_enough_leaves_nothing_behind() {

@@ -65,17 +65,15 @@ impl Drop for LetGo {
 
 /// Waits for a command. `Some(None)`: time is up. `None`: nobody can ever send one again.
 fn next(core: &Core, commands: &Receiver<Command>) -> Option<Option<Command>> {
-    if core.wants_idle_step() {
+    let wait = core.sleep_at_most();
+    if core.wants_idle_step() || wait.is_some_and(|wait| wait.is_zero()) {
         return match commands.try_recv() {
             Ok(command) => Some(Some(command)),
             Err(TryRecvError::Empty) => Some(None),
             Err(TryRecvError::Disconnected) => None,
         };
     }
-    let wait = core
-        .sleep_at_most()
-        .map(|wait| core.clock().real_wait(wait).map(whole_millis));
-    match wait {
+    match wait.map(|wait| core.clock().real_wait(wait).map(whole_millis)) {
         // By a manual clock: woken when it is moved.
         None | Some(None) => commands.recv().ok().map(Some),
         Some(Some(wait)) => match commands.recv_timeout(wait) {

@@ -63,7 +63,7 @@ impl Ledger {
         let done = |event| (ChangeAnswer::Done, vec![event]);
         match (wish, state) {
             (ChangeKind::Delete, State::Running) => refuse(ChangeAnswer::IsRunning),
-            (ChangeKind::Delete, _) => (ChangeAnswer::Done, self.deletion(id, record, now_ms)),
+            (ChangeKind::Delete, _) => (ChangeAnswer::Done, self.deletion(id, record)),
             (ChangeKind::Complete { output }, _) if !state.is_finished() => {
                 let has_output = *output != Content::Inline(Vec::new());
                 let history = (has_output || earlier.is_some()).then(|| History {
@@ -115,22 +115,24 @@ impl Ledger {
         }
     }
 
-    /// L9: a job goes; its key stays taken for the rest of its time.
-    fn deletion(&self, id: JobId, record: &Record, now_ms: i64) -> Vec<Event<'static>> {
-        self.key_to_hold(id, record, now_ms)
+    /// L9: a job goes; its key stays taken for the rest of its time. L6: should that be over, a clock that is
+    /// trusted says so in `tick`.
+    fn deletion(&self, id: JobId, record: &Record) -> Vec<Event<'static>> {
+        self.key_to_hold(id, record, i64::MIN)
             .into_iter()
             .chain([Event::Deleted { id }])
             .collect()
     }
 
+    /// The key of a job that goes, unless its time is over; `sure_ms` has surely been reached.
     pub(super) fn key_to_hold(
         &self,
         id: JobId,
         record: &Record,
-        now_ms: i64,
+        sure_ms: i64,
     ) -> Option<Event<'static>> {
         let (key, until_ms) = record.key()?;
-        (until_ms > now_ms).then(|| Event::KeyHeld {
+        (until_ms > sure_ms).then(|| Event::KeyHeld {
             kind: Cow::Owned(self.kind_name(record.kind).to_owned()),
             key: Cow::Owned(key.to_owned()),
             id,
@@ -139,7 +141,7 @@ impl Ledger {
     }
 
     /// Deletes up to `most` dead jobs of a queue.
-    pub(crate) fn purge_dead(&self, queue: &str, most: usize, now_ms: i64) -> Vec<Event<'static>> {
+    pub(crate) fn purge_dead(&self, queue: &str, most: usize) -> Vec<Event<'static>> {
         let ids = self
             .queue_names
             .find(queue)
@@ -153,7 +155,7 @@ impl Ledger {
             });
         let ids = ids.unwrap_or_default().into_iter();
         ids.filter_map(|id| Some((id, self.jobs.get(id)?)))
-            .flat_map(|(id, r)| self.deletion(id, r, now_ms))
+            .flat_map(|(id, r)| self.deletion(id, r))
             .collect()
     }
 

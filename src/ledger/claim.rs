@@ -50,7 +50,14 @@ impl Ledger {
             let kind = KindIx(self.kinds.find(kind)?);
             let state = self.open_queue(queue, None)?;
             let lane = state.lanes.iter().find(|lane| lane.kind == kind)?;
-            Some(Pick::Job(lane.ready.first()?, queue))
+            let key = lane.ready.first()?;
+            // `hold` knows the heads of queues, and this need not be one.
+            let beside_others = self.needs_alone(self.jobs.get(key.id)?) && !self.leases.is_empty();
+            Some(if beside_others {
+                Pick::Hold
+            } else {
+                Pick::Job(key, queue)
+            })
         };
         found().unwrap_or(Pick::Nothing)
     }

@@ -33,7 +33,7 @@ impl Ledger {
             let key = job.key.as_deref();
             // L9: whoever has the key, be it gone or in this batch, is the answer.
             let taken = key.and_then(|key| {
-                self.key_holder(&job.kind, key, now_ms)
+                self.key_holder(&job.kind, key)
                     .or_else(|| in_batch.get(&(job.kind.as_str(), key)).copied())
             });
             if let Some(id) = taken {
@@ -51,10 +51,10 @@ impl Ledger {
         Ok((placed, events))
     }
 
-    /// The job that has the key, if the key is still taken.
-    pub(crate) fn key_holder(&self, kind: &str, key: &str, now_ms: i64) -> Option<JobId> {
+    /// The job that has the key. L6: by no look at the clock; a key is free when `tick` has freed it.
+    pub(crate) fn key_holder(&self, kind: &str, key: &str) -> Option<JobId> {
         let taken = self.keys.find(KindIx(self.kinds.find(kind)?), key)?;
-        (taken.held.is_none() || taken.until_ms > now_ms).then_some(taken.id)
+        Some(taken.id)
     }
 
     fn new_record<'c>(&self, id: JobId, job: &'c NewJob, now_ms: i64) -> NewRecord<'c> {

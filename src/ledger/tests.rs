@@ -177,9 +177,10 @@ impl Life {
     }
 
     fn tick(&mut self, trusted: bool) {
-        for event in self.ledger.tick(self.now_ms, trusted, 100) {
-            self.push(&event);
-        }
+        let over = self.ledger.tick(self.now_ms, trusted, 100);
+        over.iter().for_each(|event| self.push(event));
+        let pruned = self.ledger.prune(self.now_ms, trusted, 100);
+        pruned.iter().for_each(|event| self.push(event));
     }
 
     fn crash(&mut self, verdict: Verdict) {
@@ -818,6 +819,46 @@ fn the_one_that_kills_is_quarantined_and_its_neighbours_are_not() {
             .all(|id| life.state(*id).is_none_or(|s| s == State::Completed))
     );
     assert_eq!(life.ledger.counters().completed, 7);
+}
+
+/// L8: a claim by hand once gave out a suspect beside others, as running alone, and an innocent was convicted.
+#[test]
+fn a_claim_by_hand_gives_no_suspect_beside_others() {
+    let mut life = Life::new();
+    let suspect = life
+        .enqueue(NewJob {
+            kind: "by-hand".into(),
+            ..job()
+        })
+        .id;
+    let pick = |life: &Life| life.ledger.pick_kind("q", "by-hand");
+    for _ in 0..2 {
+        let (_, event) = life.ledger.claim(suspect).unwrap();
+        life.push(&event);
+        life.crash(Verdict::Started);
+    }
+    life.enqueue(job());
+    let (other, claim) = life.claim().expect("a job that may run beside others");
+    assert_eq!(pick(&life), Pick::Hold);
+    life.settle(other, claim, &completed());
+    assert!(matches!(pick(&life), Pick::Job(key, _) if key.id == suspect));
+}
+
+/// A clock set forward once let a deleted job's key be taken again.
+#[test]
+fn a_key_waits_for_a_trusted_clock() {
+    let mut life = Life::new();
+    let keyed = || NewJob {
+        key: Some("a".into()),
+        ..job()
+    };
+    let id = life.enqueue(keyed()).id;
+    life.pass(48 * 3_600_000); // by a clock that may be wrong
+    life.change(id, &ChangeKind::Delete);
+    life.tick(false);
+    assert!(!life.enqueue(keyed()).is_new);
+    life.tick(true);
+    assert!(life.enqueue(keyed()).is_new);
 }
 
 #[test]

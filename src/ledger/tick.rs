@@ -9,8 +9,8 @@ use super::event::Event;
 use super::queue::QueueState;
 
 impl Ledger {
-    /// Expiries, keys that become free, and retention: at most about `most` events. L6: what cannot be
-    /// taken back (expiry, pruning by age, freeing a key) waits until the clock is `trusted`.
+    /// Expiries and keys that become free: at most about `most` events. L6: what cannot be taken back (this,
+    /// and pruning by age) waits until the clock is `trusted`.
     pub(crate) fn tick(&self, now_ms: i64, trusted: bool, most: usize) -> Vec<Event<'static>> {
         let mut events = Vec::new();
         if trusted {
@@ -30,7 +30,6 @@ impl Ledger {
                 key: Cow::Owned(key.to_owned()),
             }));
         }
-        self.prune(now_ms, trusted, most, &mut events);
         events
     }
 
@@ -57,7 +56,7 @@ impl Ledger {
     }
 
     /// Finished jobs beyond what is kept, oldest first.
-    fn prune(&self, now_ms: i64, trusted: bool, most: usize, events: &mut Vec<Event<'static>>) {
+    pub(crate) fn prune(&self, now_ms: i64, trusted: bool, most: usize) -> Vec<Event<'static>> {
         let mut ids: Vec<JobId> = Vec::new();
         for queue in &self.queues {
             let QueueState {
@@ -81,14 +80,15 @@ impl Ledger {
             }
         }
         if ids.is_empty() {
-            return;
+            return Vec::new();
         }
+        let sure_ms = if trusted { now_ms } else { i64::MIN };
         let held = ids
             .iter()
-            .filter_map(|id| self.key_to_hold(*id, self.jobs.get(*id)?, now_ms));
-        events.extend(held);
-        events.push(Event::Pruned {
+            .filter_map(|id| self.key_to_hold(*id, self.jobs.get(*id)?, sure_ms));
+        let pruned = Event::Pruned {
             ids: ids.iter().map(|id| id.number()).collect(),
-        });
+        };
+        held.chain([pruned]).collect()
     }
 }

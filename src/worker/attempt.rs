@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::context::Context;
 use super::handler::{Registry, no_handler};
 use super::pool::Permit;
+use crate::clock::Now;
 use crate::engine::{
     Asked, Command, Engine, HandOut, HandOuts, Live, Recorder, Shared, outcome_of,
 };
@@ -78,8 +79,12 @@ impl Worker {
     /// Runs a handed-out job to its settle, unless the writer took it back.
     pub(crate) fn run(&self, job: HandOut) {
         let clock = &self.shared.clock;
-        let began = clock.now().steady;
-        if !job.live.start(began) {
+        let Now {
+            wall_ms,
+            steady: began,
+        } = clock.now();
+        // It was claimed in time and had to wait for a slot: dropped, it goes back and expires there.
+        if job.expires_at_ms.is_some_and(|at| at <= wall_ms) || !job.live.start(began) {
             return;
         }
         self.outs.note_begun();

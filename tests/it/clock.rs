@@ -1,5 +1,5 @@
 use std::path::Path;
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::time::{Duration, SystemTime};
 
 use jobsled::{
@@ -23,6 +23,37 @@ job!(
         .backoff(Backoff::fixed(10 * MINUTE))
         .retry_expires_after(MINUTE)
 );
+
+#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+struct Brief;
+job!(Brief, kind = "brief");
+
+/// A job that was claimed in time and had to wait for a slot once started after its expiry.
+#[test]
+fn what_expires_while_it_waits_for_a_slot_does_not_start() {
+    let clock = ManualClock::at(START_MS);
+    let (pass_on, tasks) = mpsc::channel();
+    let pass_on = Mutex::new(pass_on);
+    let engine = Engine::in_memory()
+        .clock(clock.clone())
+        .pool(Pool::custom("slow", 1, move |task| {
+            pass_on.lock().unwrap().send(task).unwrap();
+        }))
+        .handle(|_: Brief, _: &Context| Ok(()))
+        .open()
+        .unwrap();
+    clock.advance(2 * MINUTE); // trusted from here on
+    let handle = engine.job(Brief).expires_after(MINUTE).enqueue().unwrap();
+    let task = tasks.recv_timeout(MINUTE).unwrap();
+    clock.advance(2 * MINUTE);
+    task.run();
+    let ended = handle.handle().wait_timeout(MINUTE).unwrap();
+    let Some(Finished::Dead(ended)) = ended else {
+        panic!("{ended:?}");
+    };
+    assert_eq!(ended.reason, DeadReason::Expired);
+    assert_eq!(engine.stats().unwrap().counters.started, 0);
+}
 
 /// A retry that cannot start within its time dies as expired; no attempt is made past it.
 #[test]
