@@ -16,13 +16,7 @@ impl Core {
             return Ok(false);
         };
         let outcome = Outcome::GivenBack { started: false };
-        self.settle(Settle {
-            id,
-            claim: run.claim,
-            outcome,
-            ran_us: 0,
-            reply: None,
-        })?;
+        self.settle(Settle::by_the_writer(id, run.claim, outcome))?;
         Ok(true)
     }
 

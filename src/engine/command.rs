@@ -144,6 +144,19 @@ pub(crate) struct Settle {
     pub(crate) reply: Option<Reply<bool>>,
 }
 
+impl Settle {
+    /// An attempt that the writer itself ends.
+    pub(super) fn by_the_writer(id: JobId, claim: u64, outcome: Outcome) -> Settle {
+        Settle {
+            id,
+            claim,
+            outcome,
+            ran_us: 0,
+            reply: None,
+        }
+    }
+}
+
 impl Command {
     /// Answers with an error.
     pub(crate) fn refuse(self, error: impl Fn() -> Error) {

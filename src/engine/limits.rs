@@ -81,13 +81,7 @@ impl Core {
             error,
             retry_after_ms: None,
         };
-        self.settle(Settle {
-            id,
-            claim,
-            outcome,
-            ran_us: 0,
-            reply: None,
-        })?;
+        self.settle(Settle::by_the_writer(id, claim, outcome))?;
         if let Some(link) = pool.and_then(|pool| self.pools.get(pool))
             && !(link.replace_slot)()
         {
@@ -121,13 +115,7 @@ impl Core {
                 );
             }
             let outcome = Outcome::GivenBack { started: true };
-            self.settle(Settle {
-                id,
-                claim,
-                outcome,
-                ran_us: 0,
-                reply: None,
-            })?;
+            self.settle(Settle::by_the_writer(id, claim, outcome))?;
             self.given_back += 1;
         }
         self.mode = Mode::Closed;

@@ -19,7 +19,7 @@ use super::recover::{first_group, read_back};
 use super::*;
 use crate::clock::{Clock, ManualClock};
 use crate::error::{Error, Result};
-use crate::job::{Content, Encoding, JobId, NewJob, Policy, Priority, State, Wait};
+use crate::job::{Content, JobId, NewJob, Policy, Priority, State, Wait};
 use crate::journal::{self, Geometry, MemoryDisk, Payloads};
 use crate::ledger::{ChangeAnswer, ChangeKind, Filter, Outcome, Placed, Row, Setup};
 
@@ -167,19 +167,7 @@ impl Life {
 }
 
 fn job() -> NewJob {
-    NewJob {
-        kind: "k".to_owned(),
-        version: 1,
-        encoding: Encoding::Rkyv,
-        queue: "q".to_owned(),
-        priority: Priority(0),
-        wait: Wait::No,
-        expires: None,
-        policy: Policy::default(),
-        key: None,
-        metadata: Vec::new(),
-        payload: Content::Inline(vec![7; 100]),
-    }
+    NewJob::plain()
 }
 
 fn done() -> Outcome {

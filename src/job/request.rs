@@ -56,6 +56,26 @@ pub(crate) struct NewJob {
     pub(crate) payload: Content,
 }
 
+#[cfg(test)]
+impl NewJob {
+    /// One without any option, for tests to vary.
+    pub(crate) fn plain() -> NewJob {
+        NewJob {
+            kind: "k".to_owned(),
+            version: 1,
+            encoding: Encoding::Rkyv,
+            queue: "q".to_owned(),
+            priority: Priority(0),
+            wait: Wait::No,
+            expires: None,
+            policy: Policy::default(),
+            key: None,
+            metadata: Vec::new(),
+            payload: Content::Inline(vec![7; 100]),
+        }
+    }
+}
+
 /// When a job dies if it has not started by then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Expiry {

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::job::{
-    Backoff, Content, DeadReason, Encoding, Expiry, NewJob, OnCrash, Policy, Priority, State, Wait,
+    Backoff, Content, DeadReason, Expiry, NewJob, OnCrash, Policy, Priority, State, Wait,
 };
 use crate::journal::FrameWriter;
 
@@ -201,19 +201,7 @@ impl Life {
 }
 
 fn job() -> NewJob {
-    NewJob {
-        kind: "k".to_owned(),
-        version: 1,
-        encoding: Encoding::Rkyv,
-        queue: "q".to_owned(),
-        priority: Priority(0),
-        wait: Wait::No,
-        expires: None,
-        policy: Policy::default(),
-        key: None,
-        metadata: Vec::new(),
-        payload: Content::Inline(vec![1, 2, 3]),
-    }
+    NewJob::plain()
 }
 
 fn with_policy(f: impl FnOnce(&mut Policy)) -> NewJob {
