@@ -7,7 +7,7 @@ use super::command::Command;
 use super::request::wall_ms;
 use super::{Engine, Shared};
 use crate::error::{Error, Result};
-use crate::job::{Content, Format, Job, JobId, Priority, State, check_name, millis};
+use crate::job::{Content, Format, Job, JobId, Priority, State, Wait, check_name, millis};
 use crate::ledger::{ChangeAnswer, ChangeKind};
 
 /// Changes to one job; see [`Engine::change`]. Each call is durable on return.
@@ -117,24 +117,17 @@ impl<'e> Change<'e> {
     ///
     /// See [`Change`].
     pub fn reschedule(&self, at: SystemTime) -> Result<Changed> {
-        self.changed(ChangeKind::Reschedule {
-            due_ms: wall_ms(at),
-        })
+        self.changed(ChangeKind::Reschedule(Wait::Until(wall_ms(at))))
     }
 
-    /// As [`reschedule`](Change::reschedule), counted from now.
+    /// As [`reschedule`](Change::reschedule), counted from now: a span, which moves with the wall clock if that
+    /// is set.
     ///
     /// # Errors
     ///
     /// See [`Change`].
     pub fn reschedule_after(&self, wait: Duration) -> Result<Changed> {
-        let due_ms = self
-            .shared
-            .clock
-            .now()
-            .wall_ms
-            .saturating_add_unsigned(millis(wait));
-        self.changed(ChangeKind::Reschedule { due_ms })
+        self.changed(ChangeKind::Reschedule(Wait::For(millis(wait))))
     }
 
     /// Sets the priority.

@@ -141,18 +141,28 @@ pub(crate) fn recover(mut parts: Parts) -> Result<Core> {
         clock: parts.clock,
         journal: Some(parts.journal),
     };
-    core.begin_epoch(epoch)?;
+    core.begin_epoch(epoch, head.last.at_ms)?;
     Ok(core)
 }
 
 impl Core {
     /// The one group that opening writes: the new epoch, and the end of all older leases.
-    fn begin_epoch(&mut self, epoch: u64) -> Result<()> {
+    fn begin_epoch(&mut self, epoch: u64, last_at_ms: i64) -> Result<()> {
         let recording = self.disk.recorder.read()?;
         self.draft.begin(&self.chain);
+        // Time cannot have gone back: the machine has lost it (no battery, no network yet). Spans go back with
+        // the clock, and will come forward with it.
+        if self.now.wall_ms < last_at_ms {
+            self.push(&Event::ClockStepped {
+                before_ms: last_at_ms,
+                by_ms: self.now.wall_ms.saturating_sub(last_at_ms),
+            })?;
+        }
         self.push(&Event::Opened {
             epoch,
             boot: sys::boot_id(),
+            steady_ms: crate::job::millis(self.now.steady),
+            writer: env!("CARGO_PKG_VERSION").into(),
         })?;
         let verdict = |id: JobId, lease: &LeaseRecord| {
             recording.verdict(lease.epoch, id.number(), lease.claim)

@@ -431,6 +431,58 @@ fn completing_from_outside_takes_back_what_has_not_begun() {
     assert_eq!(life.row(id).unwrap().state, State::Completed);
 }
 
+/// A machine that has lost the time once held every job back until its clock was right again; set right, it moved
+/// their waits by decades.
+#[test]
+fn a_machine_that_wakes_up_in_1970_runs_its_jobs() {
+    let mut life = Life::new(0);
+    let minute_ms = 60_000;
+    let span = NewJob {
+        wait: Wait::For(minute_ms),
+        ..job()
+    };
+    let ids: Vec<JobId> = life
+        .enqueue(vec![job(), span])
+        .unwrap()
+        .iter()
+        .map(|p| p.id)
+        .collect();
+    let states = |life: &mut Life| [0, 1].map(|n| life.row(ids[n]).unwrap().state);
+    let decades_ms = life.clock.now().wall_ms;
+    life.clock.step_wall(-decades_ms);
+    life.crash(|| false).unwrap();
+    assert_eq!(states(&mut life), [State::Ready, State::Scheduled]);
+    life.clock.advance(Duration::from_millis(minute_ms));
+    life.step();
+    assert_eq!(states(&mut life), [State::Ready, State::Ready]);
+    life.clock.step_wall(decades_ms);
+    life.step();
+    assert_eq!(states(&mut life), [State::Ready, State::Ready]);
+}
+
+/// Set back while the engine runs: what was asked for now, or is over, does not wait again.
+#[test]
+fn a_clock_set_back_holds_nothing_back_that_is_no_date() {
+    let mut life = Life::new(0);
+    let over = NewJob {
+        wait: Wait::For(1_000),
+        ..job()
+    };
+    let ids: Vec<JobId> = life
+        .enqueue(vec![job(), over])
+        .unwrap()
+        .iter()
+        .map(|p| p.id)
+        .collect();
+    life.clock.advance(Duration::from_secs(2));
+    life.step();
+    life.clock.step_wall(-3_600_000);
+    life.step();
+    for id in ids {
+        assert_eq!(life.row(id).unwrap().state, State::Ready);
+    }
+}
+
 /// Once left its reply in the writer for ever: a program that polled `wait_until_idle` grew.
 #[test]
 fn whoever_waited_long_enough_leaves_nothing_behind() {

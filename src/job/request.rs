@@ -94,3 +94,15 @@ pub(crate) enum Wait {
     /// This many milliseconds from when it is stored, whatever happens to the wall clock.
     For(u64),
 }
+
+impl Wait {
+    /// The time from which on it may run, and whether that moves with the wall clock. What may run now is no date:
+    /// it must not wait because the clock is set back.
+    pub(crate) fn due(self, now_ms: i64) -> (i64, bool) {
+        match self {
+            Wait::Until(at_ms) if at_ms > now_ms => (at_ms, false),
+            Wait::Until(_) | Wait::No => (now_ms, true),
+            Wait::For(ms) => (now_ms.saturating_add_unsigned(ms), true),
+        }
+    }
+}

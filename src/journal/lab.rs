@@ -383,6 +383,8 @@ impl<'a> Life<'a> {
         self.push(&Event::Opened {
             epoch: self.chain.epoch,
             boot: 0,
+            steady_ms: 0,
+            writer: "".into(),
         })
         .map_err(Failure::Write)?;
         self.commit().map_err(Failure::Write)

@@ -58,6 +58,7 @@ impl Ledger {
                 id,
                 claim,
                 due_ms,
+                relative,
                 expires_at_ms,
                 history,
                 ..
@@ -66,7 +67,7 @@ impl Ledger {
                 r.failures = r.failures.saturating_add(1);
                 r.crashes = 0;
                 r.due_ms = *due_ms;
-                r.relative = true;
+                r.relative = *relative;
                 if let Some(at_ms) = *expires_at_ms {
                     r.rare_mut().expires = Some(Expiry {
                         at_ms,
@@ -75,38 +76,53 @@ impl Ledger {
                 }
                 set_history(r, Some(history), stamp.place);
             }),
-            Event::Snoozed { id, claim, due_ms } => self.end_lease(*id, *claim, |r| {
+            Event::Snoozed {
+                id,
+                claim,
+                due_ms,
+                relative,
+            } => self.end_lease(*id, *claim, |r| {
                 r.phase = Phase::Waiting;
                 r.crashes = 0;
                 r.due_ms = *due_ms;
-                r.relative = true;
+                r.relative = *relative;
             }),
             Event::Recovered { id, claim, crashed } => self.end_lease(*id, *claim, |r| {
                 r.phase = Phase::Waiting;
                 r.crashes = r.crashes.saturating_add(u8::from(*crashed));
             }),
-            Event::Cancelled { id, history } => {
-                self.finish(*id, Phase::Cancelled, history.as_ref(), stamp)
-            }
+            Event::Cancelled {
+                id, claim, history, ..
+            } => self.finish(*id, *claim, Phase::Cancelled, history.as_ref(), stamp),
             Event::Died {
                 id,
+                claim,
                 reason,
                 history,
-            } => self.finish(*id, Phase::Dead(*reason), history.as_ref(), stamp),
-            Event::Requeued { id, due_ms } => self.change(*id, |r, _| {
+                ..
+            } => self.finish(*id, *claim, Phase::Dead(*reason), history.as_ref(), stamp),
+            Event::Requeued {
+                id,
+                due_ms,
+                relative,
+            } => self.change(*id, |r, _| {
                 r.phase = Phase::Waiting;
                 r.failures = 0;
                 r.crashes = 0;
                 r.due_ms = *due_ms;
-                r.relative = false;
+                r.relative = *relative;
                 if let Some(rare) = &mut r.rare {
                     rare.expires = None;
                 }
                 Ok(None)
             }),
-            Event::Rescheduled { id, due_ms } => self.change(*id, |r, lease| {
+            Event::Rescheduled {
+                id,
+                due_ms,
+                relative,
+            } => self.change(*id, |r, lease| {
                 r.due_ms = *due_ms;
-                r.relative = false;
+                r.relative = *relative;
                 Ok(lease)
             }),
             Event::Reprioritised { id, priority } => self.change(*id, |r, lease| {
@@ -129,7 +145,7 @@ impl Ledger {
                     .for_each(|id| self.forget(JobId::from_number(*id)));
                 Ok(())
             }
-            Event::Opened { epoch, boot } => {
+            Event::Opened { epoch, boot, .. } => {
                 self.root.epoch = *epoch;
                 self.root.boot = *boot;
                 Ok(())
@@ -163,6 +179,7 @@ impl Ledger {
                 self.move_pin(|ledger| &mut ledger.root_place, stamp.place);
                 Ok(())
             }
+            Event::Skipped => Ok(()),
         }
     }
 
@@ -311,11 +328,17 @@ impl Ledger {
     fn finish(
         &mut self,
         id: JobId,
+        claim: u64,
         phase: Phase,
         history: Option<&History>,
         stamp: Stamp,
     ) -> Result<(), Mismatch> {
-        self.change(id, |r, _| {
+        self.change(id, |r, lease| {
+            if claim != lease.map_or(0, |lease| lease.claim) {
+                return Err(Mismatch(format!(
+                    "job {id} ends as {phase:?} by claim {claim}, its lease is {lease:?}"
+                )));
+            }
             end(r, phase, history, stamp);
             Ok(None)
         })
@@ -376,8 +399,15 @@ impl Ledger {
 
     /// What was asked for as a span, and is not over yet, moves with the wall clock.
     fn step_clock(&mut self, before_ms: i64, by_ms: i64) -> Result<(), Mismatch> {
-        let due_moves =
-            |r: &Record| r.phase == Phase::Waiting && r.relative && r.due_ms > before_ms;
+        // One that was over stays over, also when the clock goes back behind it.
+        let due_after = |r: &Record| {
+            let due_ms = if r.due_ms > before_ms {
+                r.due_ms.saturating_add(by_ms)
+            } else {
+                r.due_ms.min(before_ms.saturating_add(by_ms))
+            };
+            (r.phase == Phase::Waiting && r.relative && due_ms != r.due_ms).then_some(due_ms)
+        };
         let expiry_moves = |r: &Record| {
             matches!(r.phase, Phase::Waiting | Phase::Running)
                 && r.expires()
@@ -386,7 +416,7 @@ impl Ledger {
         let moved: Vec<JobId> = self
             .jobs
             .iter_from(JobId::from_number(0))
-            .filter(|(_, r)| due_moves(r) || expiry_moves(r))
+            .filter(|(_, r)| due_after(r).is_some() || expiry_moves(r))
             .map(|(id, _)| id)
             .collect();
         for id in moved {
@@ -396,8 +426,8 @@ impl Ledger {
                 {
                     expiry.at_ms = expiry.at_ms.saturating_add(by_ms);
                 }
-                if due_moves(r) {
-                    r.due_ms = r.due_ms.saturating_add(by_ms);
+                if let Some(due_ms) = due_after(r) {
+                    r.due_ms = due_ms;
                 }
                 Ok(lease)
             })?;
@@ -405,6 +435,7 @@ impl Ledger {
         Ok(())
     }
 
+    /// A queue that is set back to what it would be anyway needs no record.
     fn set_queue(&mut self, name: &str, control: Control, place: Place) -> Result<(), Mismatch> {
         let queue = self.queue_number(name)?;
         let hash = self.queue_names.hash(queue.0);
@@ -412,13 +443,16 @@ impl Ledger {
             return Ok(());
         };
         let before = std::mem::replace(&mut state.control, control);
-        let old_place = state.control_place.replace(place);
+        let kept = (control != Control::default()).then_some(place);
+        let old_place = std::mem::replace(&mut state.control_place, kept);
         if let Some(old) = old_place {
             self.space.unpin(old);
             self.digest = self.digest.wrapping_sub(digest::of_queue(hash, before));
         }
-        self.space.pin(place);
-        self.digest = self.digest.wrapping_add(digest::of_queue(hash, control));
+        if let Some(place) = kept {
+            self.space.pin(place);
+            self.digest = self.digest.wrapping_add(digest::of_queue(hash, control));
+        }
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::job::{Content, DeadReason, JobId, Priority, State};
+use crate::job::{Content, DeadReason, JobId, Priority, State, Wait};
 
 use super::event::{Event, History, Phase};
 use super::queue::Control;
@@ -20,9 +20,7 @@ pub(crate) enum ChangeKind {
     /// From an end back to life, with fresh attempts.
     Retry,
     /// Not before this time; brings a dead or cancelled job back to life.
-    Reschedule {
-        due_ms: i64,
-    },
+    Reschedule(Wait),
     SetPriority(Priority),
     MoveTo {
         queue: String,
@@ -81,12 +79,19 @@ impl Ledger {
                 refuse(ChangeAnswer::PayloadGone)
             }
             (ChangeKind::Retry, State::Dead | State::Cancelled) => {
-                done(Event::Requeued { id, due_ms: now_ms })
-            }
-            (ChangeKind::Reschedule { due_ms }, State::Dead | State::Cancelled) => {
+                let (due_ms, relative) = Wait::No.due(now_ms);
                 done(Event::Requeued {
                     id,
-                    due_ms: (*due_ms).max(now_ms),
+                    due_ms,
+                    relative,
+                })
+            }
+            (ChangeKind::Reschedule(wait), State::Dead | State::Cancelled) => {
+                let (due_ms, relative) = wait.due(now_ms);
+                done(Event::Requeued {
+                    id,
+                    due_ms,
+                    relative,
                 })
             }
             (_, State::Completed | State::Cancelled | State::Dead) => {
@@ -95,14 +100,13 @@ impl Ledger {
             (_, State::Running) => refuse(ChangeAnswer::IsRunning),
             (ChangeKind::Cancel { reason }, _) => done(Event::Cancelled {
                 id,
+                claim: 0,
+                ran_us: 0,
                 history: Some(with_reason(earlier, reason)),
             }),
             // A waiting job is due for its retry at once.
-            (ChangeKind::Retry, _) => done(Event::Rescheduled { id, due_ms: now_ms }),
-            (ChangeKind::Reschedule { due_ms }, _) => done(Event::Rescheduled {
-                id,
-                due_ms: (*due_ms).max(now_ms),
-            }),
+            (ChangeKind::Retry, _) => done(rescheduled(id, Wait::No, now_ms)),
+            (ChangeKind::Reschedule(wait), _) => done(rescheduled(id, *wait, now_ms)),
             (ChangeKind::SetPriority(priority), _) => done(Event::Reprioritised {
                 id,
                 priority: *priority,
@@ -193,5 +197,14 @@ impl Ledger {
             Phase::Dead(reason) => Some(reason),
             _ => None,
         }
+    }
+}
+
+fn rescheduled(id: JobId, wait: Wait, now_ms: i64) -> Event<'static> {
+    let (due_ms, relative) = wait.due(now_ms);
+    Event::Rescheduled {
+        id,
+        due_ms,
+        relative,
     }
 }

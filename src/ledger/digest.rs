@@ -168,7 +168,9 @@ pub(crate) fn payload_hash(payload: Payload<'_>) -> u32 {
     match payload {
         Payload::Gone => 0,
         Payload::Inline(bytes) => fold(xxh3_64(bytes)),
-        Payload::File(file) => fold(xxh3_64(&file.hash) ^ file.len),
+        Payload::File(file) => {
+            fold(xxh3_64(&file.hash) ^ xxh3_64(&file.name.to_le_bytes()) ^ file.len)
+        }
     }
 }
 
@@ -208,6 +210,7 @@ pub(crate) fn history_hash(history: &History) -> u64 {
         }
         Some(Content::File(file)) => {
             hash.update(&[2]);
+            hash.update(&file.name.to_le_bytes());
             hash.update(&file.hash);
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::error::{Error, Result};
-use crate::job::{JobId, NewJob, Wait};
+use crate::job::{JobId, NewJob};
 
 use super::event::{Event, NewRecord};
 use super::names::{KindIx, NAMES_MAX};
@@ -58,11 +58,7 @@ impl Ledger {
     }
 
     fn new_record<'c>(&self, id: JobId, job: &'c NewJob, now_ms: i64) -> NewRecord<'c> {
-        let (due_ms, relative) = match job.wait {
-            Wait::No => (now_ms, false),
-            Wait::Until(at_ms) => (at_ms.max(now_ms), false),
-            Wait::For(ms) => (now_ms.saturating_add_unsigned(ms), true),
-        };
+        let (due_ms, relative) = job.wait.due(now_ms);
         NewRecord {
             id,
             kind: &job.kind,

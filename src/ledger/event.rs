@@ -51,11 +51,13 @@ pub(crate) enum Event<'a> {
         ran_us: u64,
         history: Option<History>,
     },
+    /// `relative`: the wait is a span, it moves with the wall clock; also elsewhere.
     Retried {
         id: JobId,
         claim: u64,
         due_ms: i64,
-        /// The new expiry; it moves with the wall clock.
+        relative: bool,
+        /// The new expiry, a span as well.
         expires_at_ms: Option<i64>,
         ran_us: u64,
         history: History,
@@ -64,13 +66,19 @@ pub(crate) enum Event<'a> {
         id: JobId,
         claim: u64,
         due_ms: i64,
+        relative: bool,
     },
+    /// `claim` 0, here and below: no worker's doing.
     Cancelled {
         id: JobId,
+        claim: u64,
+        ran_us: u64,
         history: Option<History>,
     },
     Died {
         id: JobId,
+        claim: u64,
+        ran_us: u64,
         reason: DeadReason,
         history: Option<History>,
     },
@@ -84,10 +92,12 @@ pub(crate) enum Event<'a> {
     Requeued {
         id: JobId,
         due_ms: i64,
+        relative: bool,
     },
     Rescheduled {
         id: JobId,
         due_ms: i64,
+        relative: bool,
     },
     Reprioritised {
         id: JobId,
@@ -111,9 +121,13 @@ pub(crate) enum Event<'a> {
     Opened {
         epoch: u64,
         boot: u128,
+        /// The steady clock, which means something within one boot.
+        steady_ms: u64,
+        /// The version of this crate.
+        writer: Cow<'a, str>,
     },
-    /// The wall clock was set; waits that were asked for as a span move with it.
-    /// `before_ms` is what the clock showed: waits that were over by then stay over.
+    /// The wall clock was set; spans move with it. `before_ms` is what the clock would have shown: a span that
+    /// was over by then stays over.
     ClockStepped {
         before_ms: i64,
         by_ms: i64,
@@ -136,6 +150,8 @@ pub(crate) enum Event<'a> {
     },
     /// Ids, claims and lifetime counters, as they stand.
     RootSet(RootRecord),
+    /// Of a later version, and made to be skipped by this one: it changes nothing that is known here.
+    Skipped,
 }
 
 /// A job as enqueued.

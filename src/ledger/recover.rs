@@ -58,6 +58,8 @@ impl Ledger {
         }
         let died = |reason| Event::Died {
             id,
+            claim,
+            ran_us: 0,
             reason,
             history: None,
         };

@@ -100,6 +100,8 @@ impl Ledger {
                 if failures >= policy.attempts_max {
                     Event::Died {
                         id,
+                        claim,
+                        ran_us,
                         reason: DeadReason::AttemptsUsedUp,
                         history: Some(history),
                     }
@@ -114,6 +116,7 @@ impl Ledger {
                         id,
                         claim,
                         due_ms,
+                        relative: true,
                         expires_at_ms,
                         ran_us,
                         history,
@@ -124,14 +127,19 @@ impl Ledger {
                 id,
                 claim,
                 due_ms: now_ms.saturating_add_unsigned(*for_ms),
+                relative: true,
             },
             Outcome::Discarded(why) => Event::Died {
                 id,
+                claim,
+                ran_us,
                 reason: DeadReason::Discarded,
                 history: Some(with_reason(earlier, why)),
             },
             Outcome::Cancelled(why) => Event::Cancelled {
                 id,
+                claim,
+                ran_us,
                 history: Some(with_reason(earlier, why)),
             },
             Outcome::GivenBack { started } => Event::Released {
@@ -151,6 +159,8 @@ fn with_error(earlier: Option<History>, mut error: AttemptError) -> History {
         .error
         .truncate(error.error.floor_char_boundary(ERROR_BYTES_MAX));
     history.errors.push(error);
+    // Why it once ended is not why it ends now.
+    history.reason.clear();
     let extra = history.errors.len().saturating_sub(ERRORS_KEPT_MAX);
     history.errors.drain(..extra);
     history

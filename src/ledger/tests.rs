@@ -185,7 +185,12 @@ impl Life {
 
     fn crash(&mut self, verdict: Verdict) {
         let epoch = self.ledger.epoch() + 1;
-        self.push(&Event::Opened { epoch, boot: 7 });
+        self.push(&Event::Opened {
+            epoch,
+            boot: 7,
+            steady_ms: 0,
+            writer: "".into(),
+        });
         for event in self.ledger.recover(|_, _| verdict) {
             self.push(&event);
         }
@@ -526,9 +531,7 @@ fn every_wish_in_every_state() {
         ("retry", ChangeKind::Retry),
         (
             "reschedule",
-            ChangeKind::Reschedule {
-                due_ms: START_MS + 77,
-            },
+            ChangeKind::Reschedule(Wait::Until(START_MS + 77)),
         ),
         ("priority", ChangeKind::SetPriority(Priority(3))),
         (

@@ -21,6 +21,8 @@ impl Ledger {
                 .take(most);
             events.extend(expired.map(|(_, id)| Event::Died {
                 id: *id,
+                claim: 0,
+                ran_us: 0,
                 reason: DeadReason::Expired,
                 history: None,
             }));

@@ -13,7 +13,7 @@ use super::wire::{
     ArchivedCompletedV1, ArchivedEndedV1, ArchivedErrorV1, ArchivedFileV1, ArchivedHistoryV1,
     ArchivedJobV1, ArchivedKeyV1, ArchivedMovedV1, ArchivedOpenedV1, ArchivedPolicyV1,
     ArchivedPrunedV1, ArchivedQueueSetV1, ArchivedRetriedV1, ArchivedRootV1, ArchivedSnoozedV1,
-    EXPIRY_RELATIVE, GONE, RELATIVE, tag, unsaid_policy_v1,
+    EXPIRY_RELATIVE, GONE, JOB_FLAGS, RELATIVE, tag, unsaid_policy_v1,
 };
 use crate::job::{
     Backoff, Content, Encoding, Expiry, Growth, JobId, OnCrash, PayloadRef, Policy, Priority,
@@ -51,12 +51,18 @@ pub(crate) fn read(bytes: &[u8], at_ms: i64) -> Result<(Event<'_>, usize), ReadE
     let Some(archive) = rest.get(..length) else {
         return damaged("ends in the middle of a frame");
     };
-    if version > 1 {
+    if version > 1 && tag < tag::SKIPPABLE {
         return Err(ReadError::Newer {
             what: "frame version",
             found: version.into(),
             known: 1,
         });
+    }
+    if tag >= tag::SKIPPABLE {
+        return Ok((Event::Skipped, FRAME_HEADER + length));
+    }
+    if version == 0 {
+        return damaged("a frame of version 0");
     }
     Ok((read_v1(tag, archive, at_ms)?, FRAME_HEADER + length))
 }
@@ -70,13 +76,15 @@ where
         .map_err(|e| ReadError::Damaged(format!("a frame does not validate: {e}")))
 }
 
+#[expect(clippy::too_many_lines, reason = "one flat match over all tags")]
 fn read_v1(tag: u16, archive: &[u8], at_ms: i64) -> Result<Event<'_>, ReadError> {
     let claim = || {
         access::<ArchivedClaimV1>(archive)
             .map(|w| (id(w.id.to_native()), w.claim.to_native(), w.flag))
     };
     let changed = || {
-        access::<ArchivedChangedV1>(archive).map(|w| (id(w.id.to_native()), w.number.to_native()))
+        access::<ArchivedChangedV1>(archive)
+            .map(|w| (id(w.id.to_native()), w.number.to_native(), w.flag))
     };
     Ok(match tag {
         tag::ENQUEUED => Event::Enqueued(job(access::<ArchivedJobV1<'_>>(archive)?, at_ms)?),
@@ -104,6 +112,7 @@ fn read_v1(tag: u16, archive: &[u8], at_ms: i64) -> Result<Event<'_>, ReadError>
                 id: id(w.id.to_native()),
                 claim: w.claim.to_native(),
                 due_ms: w.due_ms.to_native(),
+                relative: w.relative,
                 expires_at_ms: told(w.expires_at_ms.to_native()),
                 ran_us: w.ran_us.to_native(),
                 history: history(&w.history),
@@ -115,12 +124,15 @@ fn read_v1(tag: u16, archive: &[u8], at_ms: i64) -> Result<Event<'_>, ReadError>
                 id: id(w.id.to_native()),
                 claim: w.claim.to_native(),
                 due_ms: w.due_ms.to_native(),
+                relative: w.relative,
             }
         }
         tag::CANCELLED => {
             let w = access::<ArchivedEndedV1>(archive)?;
             Event::Cancelled {
                 id: id(w.id.to_native()),
+                claim: w.claim.to_native(),
+                ran_us: w.ran_us.to_native(),
                 history: w.history.as_ref().map(|h| history(h)),
             }
         }
@@ -131,14 +143,24 @@ fn read_v1(tag: u16, archive: &[u8], at_ms: i64) -> Result<Event<'_>, ReadError>
             };
             Event::Died {
                 id: id(w.id.to_native()),
+                claim: w.claim.to_native(),
+                ran_us: w.ran_us.to_native(),
                 reason,
                 history: w.history.as_ref().map(|h| history(h)),
             }
         }
-        tag::REQUEUED => changed().map(|(id, due_ms)| Event::Requeued { id, due_ms })?,
-        tag::RESCHEDULED => changed().map(|(id, due_ms)| Event::Rescheduled { id, due_ms })?,
+        tag::REQUEUED => changed().map(|(id, due_ms, relative)| Event::Requeued {
+            id,
+            due_ms,
+            relative,
+        })?,
+        tag::RESCHEDULED => changed().map(|(id, due_ms, relative)| Event::Rescheduled {
+            id,
+            due_ms,
+            relative,
+        })?,
         tag::REPRIORITISED => {
-            let (id, number) = changed()?;
+            let (id, number, _) = changed()?;
             let Ok(number) = i32::try_from(number) else {
                 return damaged("priority out of range");
             };
@@ -154,7 +176,7 @@ fn read_v1(tag: u16, archive: &[u8], at_ms: i64) -> Result<Event<'_>, ReadError>
                 queue: Cow::Borrowed(w.queue.as_str()),
             }
         }
-        tag::DELETED => changed().map(|(id, _)| Event::Deleted { id })?,
+        tag::DELETED => changed().map(|(id, ..)| Event::Deleted { id })?,
         tag::PRUNED => {
             let w = access::<ArchivedPrunedV1>(archive)?;
             Event::Pruned {
@@ -173,6 +195,8 @@ fn read_root_v1(tag: u16, archive: &[u8]) -> Result<Event<'_>, ReadError> {
             Event::Opened {
                 epoch: w.epoch.to_native(),
                 boot: w.boot.to_native(),
+                steady_ms: w.steady_ms.to_native(),
+                writer: Cow::Borrowed(w.writer.as_str()),
             }
         }
         tag::CLOCK_STEPPED => {
@@ -238,6 +262,13 @@ fn job<'a>(w: &'a ArchivedJobV1<'_>, enqueued_at_ms: i64) -> Result<NewRecord<'a
     let Some(encoding) = Encoding::from_byte(w.encoding) else {
         return damaged("unknown payload encoding");
     };
+    if w.flags & !JOB_FLAGS != 0 {
+        return Err(ReadError::Newer {
+            what: "flags of a job",
+            found: w.flags.into(),
+            known: JOB_FLAGS.into(),
+        });
+    }
     let rare = w.rare.as_ref();
     let file = rare.and_then(|r| r.file.as_ref());
     let payload = match file {

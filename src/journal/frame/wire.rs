@@ -28,6 +28,7 @@ pub(super) struct JobV1<'a> {
 pub(super) const RELATIVE: u8 = 1;
 pub(super) const GONE: u8 = 2;
 pub(super) const EXPIRY_RELATIVE: u8 = 4;
+pub(super) const JOB_FLAGS: u8 = RELATIVE | GONE | EXPIRY_RELATIVE;
 
 /// What most jobs lack. `i64::MIN` and the empty text stand for nothing.
 #[derive(Archive, Serialize)]
@@ -121,6 +122,7 @@ pub(super) struct RetriedV1 {
     pub(super) id: u64,
     pub(super) claim: u64,
     pub(super) due_ms: i64,
+    pub(super) relative: bool,
     /// `i64::MIN`: as it was.
     pub(super) expires_at_ms: i64,
     pub(super) ran_us: u64,
@@ -132,21 +134,25 @@ pub(super) struct SnoozedV1 {
     pub(super) id: u64,
     pub(super) claim: u64,
     pub(super) due_ms: i64,
+    pub(super) relative: bool,
 }
 
 /// Cancelled (reason 0), Died.
 #[derive(Archive, Serialize)]
 pub(super) struct EndedV1 {
     pub(super) id: u64,
+    pub(super) claim: u64,
+    pub(super) ran_us: u64,
     pub(super) reason: u8,
     pub(super) history: Option<Box<HistoryV1>>,
 }
 
-/// Requeued, Rescheduled (due), Reprioritised (priority), Deleted (0).
+/// Requeued, Rescheduled (due; flag: relative), Reprioritised (priority), Deleted (0).
 #[derive(Archive, Serialize)]
 pub(super) struct ChangedV1 {
     pub(super) id: u64,
     pub(super) number: i64,
+    pub(super) flag: bool,
 }
 
 #[derive(Archive, Serialize)]
@@ -164,6 +170,8 @@ pub(super) struct PrunedV1 {
 pub(super) struct OpenedV1 {
     pub(super) epoch: u64,
     pub(super) boot: u128,
+    pub(super) steady_ms: u64,
+    pub(super) writer: String,
 }
 
 #[derive(Archive, Serialize)]
@@ -219,6 +227,8 @@ pub(super) mod tag {
     pub(in super::super) const KEY_HELD: u16 = 35;
     pub(in super::super) const KEY_FREED: u16 = 36;
     pub(in super::super) const ROOT_SET: u16 = 37;
+    /// From here on: what older versions may skip.
+    pub(in super::super) const SKIPPABLE: u16 = 0x8000;
 }
 
 /// The policy that version 1 leaves out. Frozen: it is what `policy: None` means on disk for ever,

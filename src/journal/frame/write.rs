@@ -43,9 +43,10 @@ impl FrameWriter {
             claim: *claim,
             flag: *flag,
         };
-        let changed = |id: &JobId, number: i64| ChangedV1 {
+        let changed = |id: &JobId, number: i64, flag: bool| ChangedV1 {
             id: id.number(),
             number,
+            flag,
         };
         match event {
             Event::Enqueued(job) => self.put(out, tag::ENQUEUED, &job_v1(job)),
@@ -80,6 +81,7 @@ impl FrameWriter {
                 id,
                 claim,
                 due_ms,
+                relative,
                 expires_at_ms,
                 ran_us,
                 history,
@@ -88,39 +90,72 @@ impl FrameWriter {
                     id: id.number(),
                     claim: *claim,
                     due_ms: *due_ms,
+                    relative: *relative,
                     expires_at_ms: expires_at_ms.unwrap_or(i64::MIN),
                     ran_us: *ran_us,
                     history: history_v1(history),
                 };
                 self.put(out, tag::RETRIED, &wire)
             }
-            Event::Snoozed { id, claim, due_ms } => self.put(
+            Event::Snoozed {
+                id,
+                claim,
+                due_ms,
+                relative,
+            } => self.put(
                 out,
                 tag::SNOOZED,
                 &SnoozedV1 {
                     id: id.number(),
                     claim: *claim,
                     due_ms: *due_ms,
+                    relative: *relative,
                 },
             ),
-            Event::Cancelled { id, history } => {
-                self.put(out, tag::CANCELLED, &ended_v1(*id, 0, history.as_ref()))
+            Event::Cancelled {
+                id,
+                claim,
+                ran_us,
+                history,
+            } => {
+                let wire = EndedV1 {
+                    id: id.number(),
+                    claim: *claim,
+                    ran_us: *ran_us,
+                    reason: 0,
+                    history: history.as_ref().map(|h| Box::new(history_v1(h))),
+                };
+                self.put(out, tag::CANCELLED, &wire)
             }
             Event::Died {
                 id,
+                claim,
+                ran_us,
                 reason,
                 history,
-            } => self.put(
-                out,
-                tag::DIED,
-                &ended_v1(*id, dead_code(*reason), history.as_ref()),
-            ),
-            Event::Requeued { id, due_ms } => self.put(out, tag::REQUEUED, &changed(id, *due_ms)),
-            Event::Rescheduled { id, due_ms } => {
-                self.put(out, tag::RESCHEDULED, &changed(id, *due_ms))
+            } => {
+                let wire = EndedV1 {
+                    id: id.number(),
+                    claim: *claim,
+                    ran_us: *ran_us,
+                    reason: dead_code(*reason),
+                    history: history.as_ref().map(|h| Box::new(history_v1(h))),
+                };
+                self.put(out, tag::DIED, &wire)
             }
+            Event::Requeued {
+                id,
+                due_ms,
+                relative,
+            } => self.put(out, tag::REQUEUED, &changed(id, *due_ms, *relative)),
+            Event::Rescheduled {
+                id,
+                due_ms,
+                relative,
+            } => self.put(out, tag::RESCHEDULED, &changed(id, *due_ms, *relative)),
             Event::Reprioritised { id, priority } => {
-                self.put(out, tag::REPRIORITISED, &changed(id, i64::from(priority.0)))
+                let priority = i64::from(priority.0);
+                self.put(out, tag::REPRIORITISED, &changed(id, priority, false))
             }
             Event::Moved { id, queue } => self.put(
                 out,
@@ -130,19 +165,26 @@ impl FrameWriter {
                     queue: queue.to_string(),
                 },
             ),
-            Event::Deleted { id } => self.put(out, tag::DELETED, &changed(id, 0)),
+            Event::Deleted { id } => self.put(out, tag::DELETED, &changed(id, 0, false)),
             Event::Pruned { ids } => self.put(out, tag::PRUNED, &PrunedV1 { ids: ids.clone() }),
             Event::Carried(job, standing, history) => self.put(
                 out,
                 tag::CARRIED,
                 &carried_v1(job, standing, history.as_ref()),
             ),
-            Event::Opened { epoch, boot } => self.put(
+            Event::Opened {
+                epoch,
+                boot,
+                steady_ms,
+                writer,
+            } => self.put(
                 out,
                 tag::OPENED,
                 &OpenedV1 {
                     epoch: *epoch,
                     boot: *boot,
+                    steady_ms: *steady_ms,
+                    writer: writer.to_string(),
                 },
             ),
             Event::ClockStepped { before_ms, by_ms } => self.put(
@@ -198,6 +240,7 @@ impl FrameWriter {
                 };
                 self.put(out, tag::ROOT_SET, &wire)
             }
+            Event::Skipped => Err(FrameError("it is of a later version")),
         }
     }
 
@@ -293,14 +336,6 @@ fn carried_v1<'a>(
             alone: lease.alone,
             claimed_at_ms: lease.claimed_at_ms,
         }),
-        history: history.map(|h| Box::new(history_v1(h))),
-    }
-}
-
-fn ended_v1(id: JobId, reason: u8, history: Option<&History>) -> EndedV1 {
-    EndedV1 {
-        id: id.number(),
-        reason,
         history: history.map(|h| Box::new(history_v1(h))),
     }
 }
