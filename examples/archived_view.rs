@@ -39,7 +39,7 @@ fn main() -> jobsled::Result<()> {
         .handle_view::<Brightness>(brightness)
         .open()?;
 
-    // Up to 32 KiB a payload is a part of the journal's own bytes: no copy at all on its way.
+    // Up to 24 KiB a payload is a part of the journal's own bytes: no copy at all on its way.
     let small = Brightness {
         name: "dusk".into(),
         width: 160,

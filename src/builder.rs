@@ -257,7 +257,7 @@ impl EngineBuilder {
         self
     }
 
-    /// The largest payload, and output, in bytes (default 64 MiB). Up to 32 KiB ride in the journal, larger ones
+    /// The largest payload, and output, in bytes (default 64 MiB). Up to 24 KiB ride in the journal, larger ones
     /// have a file each.
     pub fn payload_max(mut self, bytes: u64) -> EngineBuilder {
         self.payload_max = bytes;

@@ -182,7 +182,7 @@ impl<'e, O> Request<'e, O> {
         self.send(when_full)?.wait()
     }
 
-    /// Hands the job over without waiting for anything but, for a payload above 32 KiB, its file.
+    /// Hands the job over without waiting for anything but, for a payload above 24 KiB, its file.
     /// Nothing is promised before the ticket says so.
     ///
     /// # Errors

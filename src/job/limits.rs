@@ -12,7 +12,7 @@ pub(crate) const KEY_BYTES_MAX: usize = 256;
 /// All metadata of a job together, names and values.
 pub(crate) const METADATA_BYTES_MAX: usize = 2048;
 /// Larger payloads go to a file of their own.
-pub(crate) const INLINE_PAYLOAD_MAX: usize = 32 * 1024;
+pub(crate) const INLINE_PAYLOAD_MAX: usize = 24 * 1024;
 /// Larger outputs go to a file of their own.
 pub(crate) const INLINE_OUTPUT_MAX: usize = 4 * 1024;
 /// An attempt's error text is cut to this many bytes.

@@ -79,20 +79,10 @@ impl Ledger {
                 refuse(ChangeAnswer::PayloadGone)
             }
             (ChangeKind::Retry, State::Dead | State::Cancelled) => {
-                let (due_ms, relative) = Wait::No.due(now_ms);
-                done(Event::Requeued {
-                    id,
-                    due_ms,
-                    relative,
-                })
+                done(requeued(id, Wait::No, now_ms))
             }
             (ChangeKind::Reschedule(wait), State::Dead | State::Cancelled) => {
-                let (due_ms, relative) = wait.due(now_ms);
-                done(Event::Requeued {
-                    id,
-                    due_ms,
-                    relative,
-                })
+                done(requeued(id, *wait, now_ms))
             }
             (_, State::Completed | State::Cancelled | State::Dead) => {
                 refuse(ChangeAnswer::AlreadyFinished(state))
@@ -197,6 +187,15 @@ impl Ledger {
             Phase::Dead(reason) => Some(reason),
             _ => None,
         }
+    }
+}
+
+fn requeued(id: JobId, wait: Wait, now_ms: i64) -> Event<'static> {
+    let (due_ms, relative) = wait.due(now_ms);
+    Event::Requeued {
+        id,
+        due_ms,
+        relative,
     }
 }
 

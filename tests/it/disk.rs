@@ -14,7 +14,7 @@ const MINUTE: Duration = Duration::from_mins(1);
 /// Two payloads of this size fill an entry of the journal nearly to its cap.
 const HALF_AN_ENTRY: usize = 27_000;
 /// Payloads up to this size ride in the journal.
-const INLINE_MAX: usize = 32 << 10;
+const INLINE_MAX: usize = 24 << 10;
 
 /// sled never syncs a blob, so nothing may become one: whatever the sizes of payloads and outputs, with leaves of
 /// sixteen full entries, while jobs come, run and go, and over every reopening.

@@ -83,7 +83,7 @@ fn store_until_refused(engine: &Engine) -> (u64, Error) {
     let mut stored = 0;
     while stored < 2_000 {
         let mut batch = engine.batch();
-        batch.extend((0..16).map(|_| blob(30_000)));
+        batch.extend((0..16).map(|_| blob(24_000)));
         match batch.enqueue() {
             Ok(placed) => stored += placed.len() as u64,
             Err(error) => return (stored, error),
@@ -217,7 +217,7 @@ fn a_disk_filled_by_others_and_then_a_crash() {
 pub(super) fn cancel_blobs(store: &Path, blobs: u64) {
     let engine = Engine::builder(store).disk_floor(1 << 20).open().unwrap();
     for _ in 0..blobs {
-        engine.enqueue(blob(30_000)).unwrap();
+        engine.enqueue(blob(24_000)).unwrap();
     }
     say("stored");
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();

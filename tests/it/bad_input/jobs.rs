@@ -10,7 +10,7 @@ use super::{
     place, same_tree, says, tree,
 };
 
-/// A payload of 32 KiB rides in the journal, one byte more has a file; both come back whole.
+/// A payload of 24 KiB rides in the journal, one byte more has a file; both come back whole.
 #[test]
 fn payloads_around_the_inline_limit() {
     let (_dir, store) = place();

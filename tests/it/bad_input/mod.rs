@@ -44,7 +44,7 @@ use tempfile::TempDir;
 /// Long enough for any machine; reached only when something hangs.
 const MINUTE: Duration = Duration::from_mins(1);
 /// Payloads up to this size ride in the journal (documented in `EngineBuilder::payload_max`).
-const INLINE_MAX: usize = 32 << 10;
+const INLINE_MAX: usize = 24 << 10;
 /// What the rkyv archive of a [`Blob`] has beyond its bytes.
 const BLOB_EXTRA: usize = 8;
 
