@@ -113,7 +113,7 @@ pub enum Error {
     Closed,
     /// Free space on the store's disk is below the floor. Claims, settles and cancels still work.
     #[error(
-        "disk full: {free} bytes free below {path}, new jobs need {floor}: free some space. Nothing \
+        "disk full: {free} bytes free below {path}, new jobs need {needed}: free some space. Nothing \
          was stored, running jobs can finish"
     )]
     DiskFull {
@@ -121,8 +121,8 @@ pub enum Error {
         path: PathBuf,
         /// Bytes free.
         free: u64,
-        /// The floor below which new jobs are refused.
-        floor: u64,
+        /// Bytes that must be free: the floor, and what these jobs take.
+        needed: u64,
     },
 
     // --- opening a store ---

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::command::Command;
 use super::events::{self, Event, Events, Subscription};
+use super::handle::check_kind;
 use super::request::{Decode, Enqueued, Request};
 use super::shared::{Guard, Shared};
 use super::{Batch, Change, Handle, QueueControl, Watchdog};
@@ -146,12 +147,8 @@ impl Engine {
     /// a failed write.
     pub fn handle<J: Job>(&self, id: JobId) -> Result<Option<Handle<J::Output>>> {
         let row = self.shared.ask(|reply| Command::Look { id, reply })?;
-        if let Some(row) = row.as_ref().filter(|row| row.kind != J::KIND) {
-            return Err(Error::Invalid {
-                what: "type of a handle",
-                found: format!("kind `{}` for job {id}", J::KIND),
-                rule: format!("the job is of kind `{}`", row.kind),
-            });
+        if let Some(row) = &row {
+            check_kind::<J>(id, row)?;
         }
         let decode: Decode<J::Output> = <J::Format as Format<J::Output>>::decode;
         let output = (encoding_of::<J::Format>(), decode);

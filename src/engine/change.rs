@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::command::Command;
+use super::handle::check_kind;
 use super::request::wall_ms;
 use super::{Engine, Shared};
 use crate::error::{Error, Result};
-use crate::job::{Content, Format, Job, JobId, Priority, State, Wait, check_name, millis};
+use crate::job::{Content, Form, Format, Job, JobId, Priority, State, Wait, check_name, millis};
 use crate::ledger::{ChangeAnswer, ChangeKind};
 
 /// Changes to one job; see [`Engine::change`]. Each call is durable on return.
@@ -156,10 +157,29 @@ impl<'e> Change<'e> {
     ///
     /// # Errors
     ///
-    /// See [`Change`]; [`Error::Payload`] and [`Error::TooLarge`] (4 KiB) for the output.
+    /// See [`Change`]; [`Error::Invalid`] if the job is of another kind than `J`; [`Error::Payload`] and
+    /// [`Error::TooLarge`] (4 KiB) for the output.
     pub fn complete<J: Job>(&self, output: &J::Output) -> Result<Changed> {
+        let id = self.id;
+        let Some(row) = self.shared.ask(|reply| Command::Look { id, reply })? else {
+            return Ok(Changed::Unknown);
+        };
+        check_kind::<J>(id, &row)?;
         let bytes = <J::Format as Format<J::Output>>::encode(output, self.shared.payload_max)
             .map_err(|e| self.shared.payload_error("output", J::KIND, &e))?;
+        let stored = Form {
+            encoding: row.encoding,
+            ..Form::of::<J>()
+        };
+        let bytes = self
+            .shared
+            .handlers
+            .output(J::KIND, stored, Form::of::<J>(), bytes)
+            .map_err(|reason| Error::Payload {
+                what: "output",
+                kind: J::KIND.to_owned(),
+                reason,
+            })?;
         let limit = crate::job::INLINE_OUTPUT_MAX as u64;
         if bytes.len() as u64 > limit {
             let remedy = "an output given from outside must be small";
@@ -249,19 +269,25 @@ impl<'e> QueueControl<'e> {
         self.set(None, Some(most))
     }
 
-    /// Deletes all dead jobs of the queue.
+    /// Deletes all dead jobs of the queue, some thousands a group.
     ///
     /// # Errors
     ///
     /// As [`pause`](QueueControl::pause).
     pub fn purge_dead(&self) -> Result<PurgeReport> {
         check_name("queue name", &self.name)?;
-        let queue = self.name.clone();
-        let deleted = self
-            .engine
-            .shared
-            .ask(|reply| Command::PurgeDead { queue, reply })?;
-        Ok(PurgeReport { deleted })
+        let mut deleted = 0;
+        loop {
+            let queue = self.name.clone();
+            let slice = self
+                .engine
+                .shared
+                .ask(|reply| Command::PurgeDead { queue, reply })?;
+            deleted += slice;
+            if slice == 0 {
+                return Ok(PurgeReport { deleted });
+            }
+        }
     }
 
     /// Waits until no job of the queue waits or runs; see [`Engine::wait_until_idle`].

@@ -196,6 +196,7 @@ impl Command {
                 jobs.len(),
                 jobs.iter().map(|job| job.payload.inline_len() + 128).sum(),
             ),
+            Command::Settle(settle) => (0, settle.outcome.bytes() + 128),
             _ => (0, 64),
         }
     }

@@ -8,6 +8,8 @@ use crate::ledger::{Carry, Event, History, Place};
 
 /// Bytes retired per byte appended, while there is too much dead weight.
 const RETIRE_FACTOR: usize = 2;
+/// Bytes retired by a group of an idle engine.
+const IDLE_RETIRED_BYTES: usize = 256 * 1024;
 /// Bytes that one group carries at most, so that none takes much longer than its neighbours.
 const CARRY_BYTES_MAX: usize = 128 * 1024;
 
@@ -17,7 +19,12 @@ impl Core {
         if !self.ledger.wants_compaction() {
             return Ok(());
         }
-        let target = (self.draft.bytes() * RETIRE_FACTOR).max(1);
+        // A group of nothing but carries retires much at once: entry by entry, one that holds a few small
+        // records would only be exchanged for another such entry, for ever.
+        let target = match self.draft.bytes() {
+            0 => IDLE_RETIRED_BYTES,
+            bytes => bytes * RETIRE_FACTOR,
+        };
         let begun_at = self.draft.bytes();
         let mut retired = 0;
         while retired < target

@@ -312,7 +312,9 @@ impl Core {
         const WORTH_A_SYNC: usize = 8;
         self.poisoned.is_none()
             && self.mode != Mode::Closed
-            && (self.removals.len() >= WORTH_A_SYNC || self.ledger.wants_compaction())
+            && (self.removals.len() >= WORTH_A_SYNC
+                || self.ledger.wants_compaction()
+                || self.ledger.wants_pruning())
     }
 }
 

@@ -10,9 +10,9 @@ use super::command::{Command, Ending};
 use super::events::{self, Subscription, Update};
 use super::request::Decode;
 use crate::error::{Error, Result};
-use crate::job::{Content, DeadReason, Encoding, JobId, State};
+use crate::job::{Content, DeadReason, Encoding, Job, JobId, State};
 use crate::journal::event_at;
-use crate::ledger::{AttemptError, History};
+use crate::ledger::{AttemptError, History, Row};
 
 /// A stored job. Clones are the same job; after a restart it is found again by id
 /// ([`Engine::handle`](crate::Engine::handle)) or key. It does not keep the engine alive.
@@ -241,4 +241,16 @@ impl<O> fmt::Debug for Handle<O> {
             .field("kind", &self.kind)
             .finish_non_exhaustive()
     }
+}
+
+/// What is said about a job as a `J` must be about one.
+pub(super) fn check_kind<J: Job>(id: JobId, row: &Row) -> Result<()> {
+    if row.kind == J::KIND {
+        return Ok(());
+    }
+    Err(Error::Invalid {
+        what: "type of a job",
+        found: format!("kind `{}` for job {id}", J::KIND),
+        rule: format!("the job is of kind `{}`", row.kind),
+    })
 }

@@ -13,11 +13,14 @@ use crate::ledger::{
 
 /// How often free space is looked at.
 const DISK_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Bytes of a plain job in the journal beside its payload, about.
+const JOB_BYTES: u64 = 128;
 
 impl Core {
     pub(super) fn enqueue(&mut self, jobs: &[NewJob]) -> Result<Result<Vec<Placed>>> {
+        let bytes = |job: &NewJob| job.payload.inline_len() as u64 + JOB_BYTES;
         let refusal = if self.mode == Mode::Open {
-            self.disk_refusal()
+            self.disk_refusal(jobs.iter().map(bytes).sum())
         } else {
             Some(Error::Draining)
         };
@@ -49,24 +52,25 @@ impl Core {
     }
 
     /// New jobs are refused below the floor; what exists can still be claimed, settled and cancelled.
-    fn disk_refusal(&mut self) -> Option<Error> {
+    fn disk_refusal(&mut self, bytes: u64) -> Option<Error> {
         let dir = self.disk.dir.as_ref()?;
-        let floor = self.limits.disk_floor;
+        // What is written takes about twice its size in the log, before that is cleaned.
+        let needed = self.limits.disk_floor.saturating_add(2 * bytes);
         let space = &mut self.free_space;
         let due = space
             .looked_at
             .is_none_or(|at| self.now.steady.saturating_sub(at) >= DISK_LOOK_EVERY)
-            || space.written_since > floor / 8;
+            || space.written_since > self.limits.disk_floor / 8;
         if due {
             space.looked_at = Some(self.now.steady);
             space.written_since = 0;
             // A file system that cannot tell is taken to have room.
             space.free = crate::sys::files::free_bytes(dir).unwrap_or(u64::MAX);
         }
-        (space.free < floor).then(|| Error::DiskFull {
+        (space.free < needed).then(|| Error::DiskFull {
             path: dir.clone(),
             free: space.free,
-            floor,
+            needed,
         })
     }
 
@@ -78,6 +82,7 @@ impl Core {
             ran_us,
             reply,
         } = settle;
+        let outcome = self.obey_cancel(id, claim, outcome);
         let earlier = match outcome {
             Outcome::GivenBack { .. } | Outcome::Snoozed { .. } => None,
             _ => self.history(id)?,
@@ -113,6 +118,19 @@ impl Core {
             self.answer(move |fate| reply.send(fate.of(answer == SettleAnswer::Settled)));
         }
         Ok(())
+    }
+
+    /// Whoever was asked to cancel need not say so: an attempt that ends without an output has obeyed. Else a
+    /// failure, a dropped claim or a limit would bring the job back.
+    fn obey_cancel(&self, id: JobId, claim: u64, outcome: Outcome) -> Outcome {
+        let run = self.running.get(&id).filter(|run| run.claim == claim);
+        match (outcome, run.map(|run| &run.live)) {
+            (
+                Outcome::Failed { .. } | Outcome::Snoozed { .. } | Outcome::GivenBack { .. },
+                Some(live),
+            ) if live.asked() == Asked::Cancelled => Outcome::Cancelled(live.reason()),
+            (outcome, _) => outcome,
+        }
     }
 
     /// The job is in nobody's hands any more. E6: a handler that goes on all the same will still note its end

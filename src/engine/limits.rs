@@ -14,14 +14,20 @@ impl Core {
     pub(super) fn next_limit(&self, id: JobId) -> Option<Duration> {
         let run = self.running.get(&id)?;
         let (started_ms, alive_ms) = run.live.times()?;
+        let grace_from = |asked_at: u64| asked_at.saturating_add(self.grace_ms(run));
         let at = match run.live.asked() {
-            Asked::TimeLimit | Asked::Stalled => run.live.asked_at()? + self.grace_ms(run),
+            Asked::TimeLimit | Asked::Stalled => grace_from(run.live.asked_at()?),
             Asked::LeaseLost => return None,
-            _ => {
+            asked => {
                 let limit = |since: u64, ms: u64| (ms > 0).then(|| since.saturating_add(ms));
                 let over = limit(started_ms, run.live.time_limit_ms);
                 let stalled = limit(alive_ms, run.live.stall_timeout_ms);
-                over.into_iter().chain(stalled).min()?
+                let at = over.into_iter().chain(stalled).min()?;
+                match run.live.asked_at().filter(|_| asked != Asked::No) {
+                    // Asked to stop for another reason: it has its grace as well.
+                    Some(asked_at) => at.max(grace_from(asked_at)),
+                    None => at,
+                }
             }
         };
         Some(Duration::from_millis(at))
@@ -76,12 +82,12 @@ impl Core {
         let error = limit_text(&live, why);
         log::warn!("job {id}: {error}; its lease is taken away");
         live.abandon();
-        live.ask(Asked::LeaseLost, &error, self.now.steady);
         let outcome = Outcome::Failed {
-            error,
+            error: error.clone(),
             retry_after_ms: None,
         };
         self.settle(Settle::by_the_writer(id, claim, outcome))?;
+        live.ask(Asked::LeaseLost, &error, self.now.steady);
         if let Some(link) = pool.and_then(|pool| self.pools.get(pool))
             && !(link.replace_slot)()
         {
@@ -107,15 +113,13 @@ impl Core {
             .collect();
         left.sort_unstable();
         for (id, claim) in left {
-            if let Some(run) = self.running.get(&id) {
-                run.live.ask(
-                    Asked::LeaseLost,
-                    "the engine was shut down",
-                    self.now.steady,
-                );
-            }
+            let live = self.running.get(&id).map(|run| run.live.clone());
             let outcome = Outcome::GivenBack { started: true };
             self.settle(Settle::by_the_writer(id, claim, outcome))?;
+            if let Some(live) = live {
+                let why = "the engine was shut down";
+                live.ask(Asked::LeaseLost, why, self.now.steady);
+            }
             self.given_back += 1;
         }
         self.mode = Mode::Closed;

@@ -110,12 +110,12 @@ impl Shared {
     pub(crate) fn check_room(&self, size: u64) -> Result<()> {
         let Some(dir) = &self.dir else { return Ok(()) };
         let free = sys::files::free_bytes(dir).unwrap_or(u64::MAX);
-        let floor = self.disk_floor.saturating_add(size);
-        if free < floor {
+        let needed = self.disk_floor.saturating_add(size);
+        if free < needed {
             Err(Error::DiskFull {
                 path: dir.clone(),
                 free,
-                floor,
+                needed,
             })
         } else {
             Ok(())

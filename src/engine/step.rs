@@ -7,16 +7,18 @@ use std::sync::Arc;
 
 use super::clock_watch::ClockStep;
 use super::command::Command;
-use super::core::{Core, Fate, HandClaim, Mode};
+use super::core::{Core, Fate, HandClaim, Mode, Target};
 use super::events::What;
 use super::handout::Asked;
 use crate::error::{Error, Result};
 use crate::job::JobId;
 use crate::journal::{self, Mark};
-use crate::ledger::{Event, History, Mismatch, Stamp};
+use crate::ledger::{ChangeKind, Event, History, Mismatch, Stamp};
 
 /// Events that time alone may add to one group.
 const TICK_EVENTS_MAX: usize = 1_024;
+/// Dead jobs that one command purges; the caller asks again.
+pub(super) const PURGE_MAX: usize = 4_096;
 
 impl Core {
     /// Carries out one group of commands. An error says that the engine is poisoned from here on.
@@ -74,8 +76,17 @@ impl Core {
         for event in self.ledger.tick(now_ms, trusted, TICK_EVENTS_MAX) {
             self.push(&event)?;
         }
-        for command in commands {
-            self.command(command)?;
+        let mut commands = commands.into_iter();
+        while let Some(command) = commands.next() {
+            if let Err(error) = self.command(command) {
+                let cause = error.to_string();
+                commands.for_each(|command| {
+                    command.refuse(|| Error::Refused {
+                        cause: cause.clone(),
+                    });
+                });
+                return Err(error);
+            }
         }
         for event in self.ledger.prune(now_ms, trusted, TICK_EVENTS_MAX) {
             self.push(&event)?;
@@ -100,8 +111,15 @@ impl Core {
             }
             Command::Settle(settle) => self.settle(settle)?,
             Command::Change { id, wish, reply } => {
-                let answer = self.change(id, &wish)?;
-                self.answer(move |fate| reply.send(fate.of(answer)));
+                let room = match &wish {
+                    ChangeKind::MoveTo { queue } => self.ledger.check_queue_room(queue),
+                    _ => Ok(()),
+                };
+                let answer = match room {
+                    Ok(()) => Ok(self.change(id, &wish)?),
+                    Err(error) => Err(error),
+                };
+                self.answer(move |fate| reply.send(answer.and_then(|answer| fate.of(answer))));
             }
             Command::SetQueue {
                 name,
@@ -109,18 +127,14 @@ impl Core {
                 concurrency,
                 reply,
             } => {
-                self.set_queue(&name, paused, concurrency)?;
-                self.answer(move |fate| reply.send(fate.of(())));
+                let room = self.ledger.check_queue_room(&name);
+                if room.is_ok() {
+                    self.set_queue(&name, paused, concurrency)?;
+                }
+                self.answer(move |fate| reply.send(room.and_then(|()| fate.of(()))));
             }
             Command::PurgeDead { queue, reply } => {
-                let events = self.ledger.purge_dead(&queue, usize::MAX);
-                let jobs = events
-                    .iter()
-                    .filter(|e| matches!(e, Event::Deleted { .. }))
-                    .count() as u64;
-                for event in events {
-                    self.push(&event)?;
-                }
+                let jobs = self.purge_dead(&queue)?;
                 self.answer(move |fate| reply.send(fate.of(jobs)));
             }
             Command::Claim {
@@ -153,6 +167,16 @@ impl Core {
             reading => self.look_up(reading),
         }
         Ok(())
+    }
+
+    /// Deletes dead jobs, some at a time; how many.
+    fn purge_dead(&mut self, queue: &str) -> Result<u64> {
+        let mut jobs = 0;
+        for event in self.ledger.purge_dead(queue, PURGE_MAX) {
+            self.push(&event)?;
+            jobs += u64::from(matches!(event, Event::Deleted { .. }));
+        }
+        Ok(jobs)
     }
 
     pub(super) fn answer(&mut self, f: impl FnOnce(&Fate<'_>) + Send + 'static) {
@@ -287,6 +311,15 @@ impl Core {
         let refused = || Error::Refused {
             cause: cause.clone(),
         };
+        pending
+            .reads
+            .into_iter()
+            .for_each(|read| read.refuse(refused));
+        for (_, target) in pending.claims {
+            if let Target::Hand(reply) = target {
+                reply.send(Err(refused()));
+            }
+        }
         std::mem::take(&mut self.waiters).refuse(refused);
         self.hand_claims
             .drain(..)

@@ -87,7 +87,8 @@ fn next(core: &Core, commands: &Receiver<Command>) -> Option<Option<Command>> {
 /// Rounded up: the wall clock is read in milliseconds, and waking a little early would mean to look twice.
 fn whole_millis(wait: Duration) -> Duration {
     Duration::from_millis(
-        crate::job::millis(wait) + u64::from(!wait.subsec_nanos().is_multiple_of(1_000_000)),
+        crate::job::millis(wait)
+            .saturating_add(u64::from(!wait.subsec_nanos().is_multiple_of(1_000_000))),
     )
 }
 

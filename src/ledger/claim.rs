@@ -87,7 +87,7 @@ impl Ledger {
         let now = self.turn;
         if let Some(state) = self.queue_mut(queue) {
             let begun = state.turn.max(now);
-            state.turn = begun + TURN / u64::from(state.setup.weight.max(1));
+            state.turn = begun + (TURN / u64::from(state.setup.weight.max(1))).max(1);
             self.turn = begun;
         }
     }

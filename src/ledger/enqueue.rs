@@ -84,22 +84,21 @@ impl Ledger {
         }
     }
 
+    /// A new queue needs a number.
+    pub(crate) fn check_queue_room(&self, name: &str) -> Result<()> {
+        if self.queue_names.find(name).is_none() && self.queue_names.len() >= NAMES_MAX {
+            return Err(no_room_for("queue", name));
+        }
+        Ok(())
+    }
+
     /// Kinds, queues and policies are numbered; a program that invents one per job must not get far.
     fn check_room(&self, jobs: &[NewJob]) -> Result<()> {
         let mut kinds = HashSet::new();
         let mut queues = HashSet::new();
         let mut policies = HashSet::new();
         for job in jobs {
-            let refuse = |what, name: &str| {
-                let rule = format!(
-                    "one store has room for {NAMES_MAX} of them; put what varies into payload or metadata"
-                );
-                Err(Error::Invalid {
-                    what,
-                    found: format!("one more new one (`{name}`)"),
-                    rule,
-                })
-            };
+            let refuse = |what, name: &str| Err(no_room_for(what, name));
             if self.kinds.find(&job.kind).is_none()
                 && kinds.insert(&job.kind)
                 && self.kinds.len() + kinds.len() > NAMES_MAX
@@ -120,5 +119,16 @@ impl Ledger {
             }
         }
         Ok(())
+    }
+}
+
+fn no_room_for(what: &'static str, name: &str) -> Error {
+    let rule = format!(
+        "one store has room for {NAMES_MAX} of them; put what varies into payload or metadata"
+    );
+    Error::Invalid {
+        what,
+        found: format!("one more new one (`{name}`)"),
+        rule,
     }
 }

@@ -158,9 +158,8 @@ impl Ledger {
     /// I5: sorts the waiting jobs by a new time: no job is ready before its wait-until, and none that is
     /// past its expiry. Nothing of this is stored.
     pub(crate) fn judge(&mut self, now_ms: i64) {
-        let back = now_ms < self.judged_at_ms;
-        self.judged_at_ms = now_ms;
-        let mut again: Vec<JobId> = if back {
+        let before_ms = std::mem::replace(&mut self.judged_at_ms, now_ms);
+        let mut again: Vec<JobId> = if now_ms < before_ms {
             // The clock was set back: whoever is ready may have become early again.
             self.jobs
                 .iter_from(JobId::from_number(0))
@@ -173,9 +172,10 @@ impl Ledger {
                 .iter()
                 .take_while(|(due_ms, _)| *due_ms <= now_ms)
                 .map(|(_, id)| *id);
+            // What had expired by the last time is in its place.
             let expired = self
                 .expiries
-                .iter()
+                .range((before_ms, JobId::from_number(0))..)
                 .take_while(|(at, _)| *at <= now_ms)
                 .map(|(_, id)| *id);
             due.chain(expired).collect()

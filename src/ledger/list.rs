@@ -1,6 +1,6 @@
 //! Reading the state: rows for listings, figures for statistics.
 
-use crate::job::{ClaimNumber, DeadReason, JobId, Priority, State};
+use crate::job::{ClaimNumber, DeadReason, Encoding, JobId, Priority, State};
 
 use super::Ledger;
 use super::event::Phase;
@@ -27,6 +27,8 @@ pub(crate) struct Row {
     pub(crate) attempt: u32,
     pub(crate) failures: u16,
     pub(crate) attempts_max: u16,
+    /// Of payload and output.
+    pub(crate) encoding: Encoding,
     pub(crate) crashes: u8,
     pub(crate) due_ms: i64,
     pub(crate) finished_at_ms: Option<i64>,
@@ -105,6 +107,7 @@ impl Ledger {
             attempt: r.attempt,
             failures: r.failures,
             attempts_max: self.policies.get(r.policy).attempts_max,
+            encoding: r.encoding,
             crashes: r.crashes,
             due_ms: r.due_ms,
             finished_at_ms: state.is_finished().then_some(r.due_ms),

@@ -152,6 +152,19 @@ impl Ledger {
     }
 }
 
+impl Outcome {
+    /// About how much it adds to a group.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Outcome::Completed(output) => output.inline_len(),
+            Outcome::Failed { error: text, .. }
+            | Outcome::Discarded(text)
+            | Outcome::Cancelled(text) => text.len().min(ERROR_BYTES_MAX),
+            Outcome::Snoozed { .. } | Outcome::GivenBack { .. } => 0,
+        }
+    }
+}
+
 /// The history with one more error; the oldest makes room.
 fn with_error(earlier: Option<History>, mut error: AttemptError) -> History {
     let mut history = earlier.unwrap_or_default();

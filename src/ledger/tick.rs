@@ -57,6 +57,13 @@ impl Ledger {
             .min()
     }
 
+    /// Whether more finished jobs are kept than should be.
+    pub(crate) fn wants_pruning(&self) -> bool {
+        self.queues.iter().any(|q| {
+            q.finished.len() > q.setup.keep_finished || q.dead.len() > self.setup.keep_dead
+        })
+    }
+
     /// Finished jobs beyond what is kept, oldest first.
     pub(crate) fn prune(&self, now_ms: i64, trusted: bool, most: usize) -> Vec<Event<'static>> {
         let mut ids: Vec<JobId> = Vec::new();

@@ -29,11 +29,11 @@ fn a_full_disk_refuses_only_new_jobs() {
 
     let (stored, error) = store_until_refused(&engine);
     assert!(
-        matches!(&error, Error::DiskFull { path, free, floor: FLOOR } if *path == store && *free < FLOOR),
+        matches!(&error, Error::DiskFull { path, free, needed } if *path == store && free < needed && *needed >= FLOOR),
         "{error}"
     );
     let words =
-        "disk full|12582912|store|free some space|Nothing was stored|running jobs can finish";
+        "disk full|new jobs need|store|free some space|Nothing was stored|running jobs can finish";
     says(&error, &words.split('|').collect::<Vec<_>>());
     for bytes in [1, 50_000] {
         let error = engine.enqueue(blob(bytes)).unwrap_err();
