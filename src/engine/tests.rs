@@ -483,6 +483,110 @@ fn a_clock_set_back_holds_nothing_back_that_is_no_date() {
     }
 }
 
+/// A wish to cancel was once lost when the handler failed, gave the job back, or ran past a limit.
+#[test]
+fn whatever_ends_an_attempt_that_was_asked_to_cancel_cancels_the_job() {
+    type End<'a> = dyn Fn(&mut Life, HandOut) + 'a;
+    let limited = || NewJob {
+        policy: Policy {
+            time_limit_ms: 60_000,
+            ..Policy::default()
+        },
+        ..job()
+    };
+    let failed = || Outcome::Failed {
+        error: "stopped".to_owned(),
+        retry_after_ms: None,
+    };
+    let ends: [&End<'_>; 4] = [
+        &|_, job| job.settle(failed(), 1),
+        &|_, job| job.settle(Outcome::Snoozed { for_ms: 1 }, 1),
+        &|_, job| drop(job),
+        &|life, job| {
+            life.clock.advance(Duration::from_mins(2)); // past its limit and any grace
+            life.step();
+            drop(job);
+        },
+    ];
+    for end in ends {
+        let mut life = Life::new(1);
+        let id = life.enqueue(vec![limited()]).unwrap()[0].id;
+        let running = life.take().unwrap();
+        let wish = ChangeKind::Cancel {
+            reason: "no more".to_owned(),
+        };
+        let answer = life.ask(|reply| Command::Change { id, wish, reply });
+        assert_eq!(answer.unwrap(), ChangeAnswer::IsRunning);
+        end(&mut life, running);
+        life.step();
+        assert_eq!(life.row(id).unwrap().state, State::Cancelled);
+    }
+}
+
+/// An output given all the same counts: the work is done.
+#[test]
+fn an_attempt_asked_to_cancel_may_still_complete() {
+    let mut life = Life::new(1);
+    let id = life.enqueue(vec![job()]).unwrap()[0].id;
+    let running = life.take().unwrap();
+    let wish = ChangeKind::Cancel {
+        reason: String::new(),
+    };
+    life.ask(|reply| Command::Change { id, wish, reply })
+        .unwrap();
+    running.settle(done(), 1);
+    life.step();
+    assert_eq!(life.row(id).unwrap().state, State::Completed);
+}
+
+/// An idle engine once carried one small entry into another small entry, for ever.
+#[test]
+fn an_idle_engine_comes_to_rest() {
+    let mut life = Life::new(0);
+    let later = || NewJob {
+        wait: Wait::For(86_400_000),
+        payload: Content::Inline(vec![7]),
+        ..job()
+    };
+    let mut ids = Vec::new();
+    for _ in 0..600 {
+        let placed = life.enqueue(vec![later(), later(), later()]).unwrap();
+        ids.extend(placed.iter().map(|p| p.id));
+    }
+    for id in ids.iter().filter(|id| !id.number().is_multiple_of(3)) {
+        let (id, wish) = (*id, ChangeKind::Delete);
+        life.ask(|reply| Command::Change { id, wish, reply })
+            .unwrap();
+    }
+    let mut steps = 0;
+    while life.core.wants_idle_step() {
+        life.step();
+        steps += 1;
+        assert!(steps < 500, "still at it");
+    }
+}
+
+/// Retention that was lowered for this opening is reached without anybody asking for anything.
+#[test]
+fn retention_is_reached_while_idle() {
+    let mut life = Life::new(1);
+    let batch = (0..20_000).map(|_| job()).collect();
+    let ids: Vec<JobId> = life.enqueue(batch).unwrap().iter().map(|p| p.id).collect();
+    for id in ids {
+        let wish = ChangeKind::Cancel {
+            reason: String::new(),
+        };
+        let (reply, _) = Reply::new();
+        life.inbox
+            .send_unbounded(Command::Change { id, wish, reply });
+    }
+    while !life.commands.is_empty() || life.core.wants_idle_step() {
+        life.step();
+    }
+    let stats = life.ask(|reply| Command::Snapshot { reply }).unwrap();
+    assert_eq!(stats.queues[0].counts[State::Cancelled as usize], 10_000);
+}
+
 /// Once left its reply in the writer for ever: a program that polled `wait_until_idle` grew.
 #[test]
 fn whoever_waited_long_enough_leaves_nothing_behind() {

@@ -835,6 +835,23 @@ fn a_claim_by_hand_gives_no_suspect_beside_others() {
     assert!(matches!(pick(&life), Pick::Job(key, _) if key.id == suspect));
 }
 
+/// Queues come by jobs, by pause and cap, and by moving jobs; past the bound each is refused, and nothing breaks.
+#[test]
+fn a_program_that_invents_queues_is_told() {
+    let mut life = Life::new();
+    for n in 0..crate::ledger::names::NAMES_MAX {
+        assert!(life.ledger.check_queue_room(&format!("q{n}")).is_ok());
+        life.push(&Event::QueueSet {
+            name: format!("q{n}").into(),
+            paused: true,
+            concurrency: None,
+        });
+    }
+    let error = life.ledger.check_queue_room("one-more").unwrap_err();
+    assert!(error.to_string().contains("10000"), "{error}");
+    assert!(life.ledger.check_queue_room("q7").is_ok());
+}
+
 /// A clock set forward once let a deleted job's key be taken again.
 #[test]
 fn a_key_waits_for_a_trusted_clock() {

@@ -82,3 +82,15 @@ fn a_handle_of_another_kind_is_refused() {
         "{found} {rule}"
     );
 }
+
+/// Completing from outside once took an output of any kind, and kept it in another encoding than the job's.
+#[test]
+fn completing_from_outside_keeps_to_the_job() {
+    let engine = Engine::in_memory().accept_json::<Add>().open().unwrap();
+    let job = engine.json("add", &json!({"a": 2, "b": 3}));
+    let job = job.enqueue().unwrap().into_handle();
+    let refused = engine.change(job.id()).complete::<Other>(&());
+    assert!(matches!(refused, Err(Error::Invalid { .. })), "{refused:?}");
+    engine.change(job.id()).complete::<Add>(&5).unwrap();
+    assert_eq!(job.wait().unwrap(), Finished::Completed(json!(5)));
+}
