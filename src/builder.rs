@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use crate::clock::{Clock, SystemClock};
 use crate::engine::{
-    Engine, Events, HandOuts, Hub, Inbox, Limits, Opened, Parts, PoolLink, Shared, Watchdog,
+    Engine, Events, HandOuts, Hub, Inbox, Limits, Live, Opened, Parts, PoolLink, Shared, Watchdog,
     WhenFullRule, in_store, open_memory, open_store, recover, renew_ballast, spawn_writer,
 };
 use crate::error::{Error, Result};
@@ -479,7 +479,12 @@ impl EngineBuilder {
             .zip(outs.iter().zip(&slots))
             .map(|(pool, (outs, running))| {
                 let running = running.clone();
-                let replace = move || running.lock().as_ref().is_some_and(Running::replace_slot);
+                let replace = move |live: &Live| {
+                    running
+                        .lock()
+                        .as_ref()
+                        .is_some_and(|r| r.replace_slot(live))
+                };
                 PoolLink::new(outs.clone(), pool.slots, pool.ahead_max, Box::new(replace))
             });
         let (payloads, recorder) = (opened.disk.payloads.clone(), opened.disk.recorder.clone());

@@ -51,9 +51,10 @@ pub struct PoolHealth {
     pub name: String,
     /// Its slots.
     pub slots: usize,
-    /// Slots that hung in a handler and were replaced.
+    /// Slots that hang in a handler and are replaced until it returns.
     pub replaced: usize,
-    /// Slots that hung and could not be replaced any more.
+    /// Slots that hang and are not replaced, being more than
+    /// [`Pool::replacements`](crate::Pool::replacements): the pool lacks them until their handlers return.
     pub lost: usize,
 }
 

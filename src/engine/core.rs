@@ -45,14 +45,16 @@ pub(crate) struct Limits {
     pub(crate) disk_floor: u64,
 }
 
+pub(crate) type ReplaceSlot = Box<dyn Fn(&Live) -> bool + Send>;
+
 /// A pool as the writer knows it.
 pub(crate) struct PoolLink {
     pub(crate) outs: Arc<HandOuts>,
     pub(crate) slots: usize,
     /// Most jobs claimed ahead of free slots.
     pub(crate) ahead_max: usize,
-    /// Starts a thread in place of one that hangs; false when it may not (any more).
-    pub(crate) replace_slot: Box<dyn Fn() -> bool + Send>,
+    /// Starts a thread in place of one that hangs in this handler; false when it may not.
+    pub(crate) replace_slot: ReplaceSlot,
     /// Claimed for the pool and not settled.
     pub(super) outstanding: usize,
     /// How many jobs are claimed ahead now; grows and shrinks with what the pool begins per sync.
@@ -66,7 +68,7 @@ impl PoolLink {
         outs: Arc<HandOuts>,
         slots: usize,
         ahead_max: usize,
-        replace_slot: Box<dyn Fn() -> bool + Send>,
+        replace_slot: ReplaceSlot,
     ) -> PoolLink {
         PoolLink {
             outs,

@@ -150,11 +150,21 @@ pub(crate) struct Live {
     started_at: AtomicU64,
     alive_at: AtomicU64,
     asked_at: AtomicU64,
-    /// The writer gave up on it: its thread was replaced.
+    /// Whether the handler has returned to its slot, or the slot was found hanging before.
+    slot: AtomicU8,
+    /// The slot hung and another has taken its place.
     abandoned: AtomicBool,
     progress: Mutex<ProgressState>,
     pause: Mutex<()>,
     wake: Condvar,
+}
+
+/// What is known of the slot that runs a handler.
+#[derive(Clone, Copy, Debug)]
+enum SlotIs {
+    Busy,
+    Hanging,
+    Free,
 }
 
 #[derive(Debug, Default)]
@@ -177,6 +187,7 @@ impl Live {
             started_at: AtomicU64::new(0),
             alive_at: AtomicU64::new(0),
             asked_at: AtomicU64::new(0),
+            slot: AtomicU8::new(SlotIs::Busy as u8),
             abandoned: AtomicBool::new(false),
             progress: Mutex::default(),
             pause: Mutex::new(()),
@@ -267,6 +278,24 @@ impl Live {
         self.alive_at.fetch_max(ms(now), Ordering::Relaxed);
     }
 
+    /// Notes that the handler's slot hangs; false if it has returned by now.
+    pub(crate) fn slot_hangs(&self) -> bool {
+        self.slot
+            .compare_exchange(
+                SlotIs::Busy as u8,
+                SlotIs::Hanging as u8,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            )
+            .is_ok()
+    }
+
+    /// Notes that the handler has returned to its slot; true if that was found hanging before.
+    pub(crate) fn slot_returns(&self) -> bool {
+        self.slot.swap(SlotIs::Free as u8, Ordering::AcqRel) == SlotIs::Hanging as u8
+    }
+
+    /// Another slot has taken the place of this one.
     pub(crate) fn abandon(&self) {
         self.abandoned.store(true, Ordering::Release);
     }

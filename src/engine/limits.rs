@@ -81,7 +81,6 @@ impl Core {
         let (claim, live, pool) = (run.claim, run.live.clone(), run.pool);
         let error = limit_text(&live, why);
         log::warn!("job {id}: {error}; its lease is taken away");
-        live.abandon();
         let outcome = Outcome::Failed {
             error: error.clone(),
             retry_after_ms: None,
@@ -89,10 +88,10 @@ impl Core {
         self.settle(Settle::by_the_writer(id, claim, outcome))?;
         live.ask(Asked::LeaseLost, &error, self.now.steady);
         if let Some(link) = pool.and_then(|pool| self.pools.get(pool))
-            && !(link.replace_slot)()
+            && !(link.replace_slot)(&live)
         {
             log::error!(
-                "a slot hangs in job {id} and cannot be replaced any more: the pool has lost it"
+                "a slot hangs in job {id} and may not be replaced: the pool lacks it until the handler returns"
             );
         }
         Ok(())

@@ -75,6 +75,10 @@ impl Life {
     ) -> Result<(Core, Inbox, Receiver<Command>, Arc<HandOuts>)> {
         let (inbox, commands) = Inbox::new(100_000, usize::MAX);
         let outs = Arc::new(HandOuts::default());
+        let replace = |live: &Live| {
+            live.abandon();
+            true
+        };
         let setup = Setup {
             handled: ["k".to_owned()].into(),
             // Small, so that lives are long enough to compact.
@@ -100,7 +104,7 @@ impl Life {
                 lock_timeout: Duration::from_mins(10),
                 disk_floor: 0,
             },
-            pools: vec![PoolLink::new(outs.clone(), slots, 4, Box::new(|| true))],
+            pools: vec![PoolLink::new(outs.clone(), slots, 4, Box::new(replace))],
             inbox: inbox.clone(),
             hub: Arc::default(),
             watchdog: Watchdog::new(Duration::from_mins(1)),

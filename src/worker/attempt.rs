@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::context::Context;
 use super::handler::{Registry, no_handler};
-use super::pool::Permit;
+use super::places::Permit;
 use crate::clock::Now;
 use crate::engine::{
     Asked, Command, Engine, HandOut, HandOuts, Live, Recorder, Shared, outcome_of,

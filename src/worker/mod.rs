@@ -7,6 +7,7 @@
 mod attempt;
 mod context;
 mod handler;
+mod places;
 mod pool;
 
 pub(crate) use attempt::{AfterJob, Worker};

@@ -7,12 +7,10 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use parking_lot::{Condvar, Mutex};
 
 use super::attempt::{Task, Worker};
-use crate::engine::{HandOut, PoolHealth};
+use super::places::Places;
+use crate::engine::{HandOut, Live, PoolHealth};
 use crate::error::{Error, Result};
 use crate::job::check_name;
 use crate::sys;
@@ -88,8 +86,10 @@ impl Pool {
         self
     }
 
-    /// How many hanging slots are replaced by new threads, over the pool's life (default: as many as it has
-    /// slots). See [`JobDefaults::stall_timeout`](crate::JobDefaults::stall_timeout).
+    /// How many slots that hang at the same time are replaced by new threads (default: as many as the pool has
+    /// slots). A handler that returns after all gives its replacement back. Slots beyond this number are not
+    /// replaced: the pool lacks them until their handlers return ([`PoolHealth::lost`]). See
+    /// [`JobDefaults::stall_timeout`](crate::JobDefaults::stall_timeout).
     pub fn replacements(mut self, most: usize) -> Pool {
         self.replacements_max = most;
         self
@@ -122,10 +122,7 @@ impl fmt::Debug for Pool {
 pub(crate) struct Running {
     worker: Worker,
     run: Run,
-    slots: usize,
-    replacements_max: usize,
-    hanging: AtomicUsize,
-    in_flight: Arc<InFlight>,
+    places: Arc<Places>,
 }
 
 /// How a slot runs a job.
@@ -166,14 +163,7 @@ pub(crate) fn start(pool: Pool, worker: Worker) -> Result<Arc<Running>> {
     let running = Arc::new(Running {
         worker,
         run,
-        slots,
-        replacements_max,
-        hanging: AtomicUsize::new(0),
-        in_flight: Arc::new(InFlight {
-            count: Mutex::new(0),
-            freed: Condvar::new(),
-            most: slots,
-        }),
+        places: Arc::new(Places::new(slots, replacements_max)),
     });
     for number in 0..if passes_on { 1 } else { slots } {
         running.clone().start_slot(number)?;
@@ -191,22 +181,30 @@ impl Running {
 
     fn serve(&self) {
         while let Some(job) = self.worker.outs.next() {
-            let live = job.live.clone();
-            self.run(job);
+            let is_still_ours = self.run(job);
             // Another thread has taken this slot over while the handler hung.
-            if live.is_abandoned() {
+            if !is_still_ours {
                 return;
             }
         }
     }
 
-    fn run(&self, job: HandOut) {
+    /// Runs a job, or passes it on. False if the slot was replaced meanwhile.
+    fn run(&self, job: HandOut) -> bool {
+        let live = job.live.clone();
         match &self.run {
-            Run::Here => self.worker.run(job),
-            Run::InRayon(pool) => pool.install(|| self.worker.run(job)),
+            Run::Here => {
+                self.worker.run(job);
+                self.places.returned(&live)
+            }
+            Run::InRayon(pool) => {
+                pool.install(|| self.worker.run(job));
+                self.places.returned(&live)
+            }
             Run::AsRayonTask(pool) => {
                 let task = self.task(job);
                 pool.spawn(move || task.run());
+                true
             }
             Run::Custom(spawn) => {
                 let task = self.task(job);
@@ -216,82 +214,39 @@ impl Running {
                 }) {
                     log::error!("custom pool `{}`: {stop}", self.worker.pool);
                 }
-            }
-        }
-    }
-
-    fn task(&self, job: HandOut) -> Task {
-        Task {
-            job,
-            worker: self.worker.clone(),
-            permit: self.in_flight.enter(),
-        }
-    }
-
-    /// A slot hangs: lets another thread (or place) take over; false past the bound.
-    pub(crate) fn replace_slot(self: &Arc<Self>) -> bool {
-        let hanging = self.hanging.fetch_add(1, Ordering::Relaxed) + 1;
-        if hanging > self.replacements_max {
-            return false;
-        }
-        match &self.run {
-            Run::Here | Run::InRayon(_) => {
-                let started = self.clone().start_slot(self.slots + hanging - 1);
-                started.inspect_err(|e| log::error!("{e}")).is_ok()
-            }
-            Run::AsRayonTask(_) | Run::Custom(_) => {
-                self.in_flight.allow_one_more();
                 true
             }
         }
     }
 
+    fn task(&self, job: HandOut) -> Task {
+        let permit = self.places.enter(job.live.clone());
+        Task {
+            job,
+            worker: self.worker.clone(),
+            permit,
+        }
+    }
+
+    /// A slot hangs in this handler: lets another thread (or place) take over; false past the bound.
+    pub(crate) fn replace_slot(self: &Arc<Self>, live: &Live) -> bool {
+        self.places.hangs(live, |number| match &self.run {
+            Run::Here | Run::InRayon(_) => {
+                let started = self.clone().start_slot(number);
+                started.inspect_err(|e| log::error!("{e}")).is_ok()
+            }
+            // Passed on without a thread of ours: the place is enough.
+            Run::AsRayonTask(_) | Run::Custom(_) => true,
+        })
+    }
+
     pub(crate) fn health(&self) -> PoolHealth {
-        let hanging = self.hanging.load(Ordering::Relaxed);
-        let lost = hanging.saturating_sub(self.replacements_max);
+        let (replaced, lost) = self.places.hanging();
         PoolHealth {
             name: self.worker.pool.to_string(),
-            slots: self.slots,
-            replaced: hanging - lost,
+            slots: self.places.slots(),
+            replaced,
             lost,
         }
-    }
-}
-
-/// Jobs that were passed on and are not done.
-struct InFlight {
-    count: Mutex<usize>,
-    freed: Condvar,
-    most: usize,
-}
-
-impl InFlight {
-    fn enter(self: &Arc<Self>) -> Permit {
-        let mut count = self.count.lock();
-        while *count >= self.most {
-            self.freed.wait(&mut count);
-        }
-        *count += 1;
-        Permit(self.clone())
-    }
-
-    fn allow_one_more(&self) {
-        let mut count = self.count.lock();
-        // The task that hung may have ended a moment ago and given its place back.
-        *count = count.saturating_sub(1);
-        drop(count);
-        self.freed.notify_one();
-    }
-}
-
-/// A place in flight; free again when dropped.
-pub(super) struct Permit(Arc<InFlight>);
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        let mut count = self.0.count.lock();
-        // A task that hung and was replaced has given its place back before.
-        *count = count.saturating_sub(1);
-        self.0.freed.notify_one();
     }
 }

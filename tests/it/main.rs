@@ -28,5 +28,7 @@ mod format;
 mod forms;
 /// Time limits, order and time as seen from outside.
 mod order;
+/// Slots that hang and come back, executors that do not run what they get.
+mod pools;
 /// The rules of the house that a program can check.
 mod tidy;
