@@ -1,13 +1,34 @@
 //! The group's part for claims: who gets a job, and what is taken back before a handler began.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::command::Settle;
-use super::core::{Core, Run, Target};
+use super::core::{Core, PoolLink, Run, Target};
 use super::handout::{Live, Stage};
 use crate::error::{Error, Result};
 use crate::job::JobId;
 use crate::ledger::{Outcome, Pick};
+
+/// How long a pool that gives its jobs back unbegun gets none: doubled each time, from and up to.
+const REST_LEAST: Duration = Duration::from_secs(1);
+const REST_MOST: Duration = Duration::from_mins(1);
+
+impl PoolLink {
+    /// Whether the pool is left alone now. An executor that drops its tasks would be handed the same jobs for
+    /// ever, with two syncs each time.
+    fn rests(&mut self, begun: usize, now: Duration) -> bool {
+        let refused = self.outs.take_refused();
+        if begun > 0 {
+            (self.rest, self.rests_until) = (Duration::ZERO, None);
+        } else if refused > 0 && self.rests_until.is_none() {
+            self.rest = (self.rest * 2).clamp(REST_LEAST, REST_MOST);
+            self.rests_until = Some(now.saturating_add(self.rest));
+        }
+        self.rests_until = self.rests_until.filter(|at| *at > now);
+        self.rests_until.is_some()
+    }
+}
 
 impl Core {
     /// True if the job was handed out, not begun, and is now ready again.
@@ -63,10 +84,14 @@ impl Core {
     }
 
     pub(super) fn claim_for_pool(&mut self, pool: usize) -> Result<()> {
+        let now = self.now.steady;
         let Some(link) = self.pools.get_mut(pool) else {
             return Ok(());
         };
         let begun = link.outs.take_begun();
+        if link.rests(begun, now) {
+            return Ok(());
+        }
         // About as much ahead as the pool begins during one sync; at once down when jobs are long.
         link.ahead = (begun * 2).clamp(link.ahead / 2, link.ahead_max);
         if begun == 0 {

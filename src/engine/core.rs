@@ -59,6 +59,9 @@ pub(crate) struct PoolLink {
     pub(super) outstanding: usize,
     /// How many jobs are claimed ahead now; grows and shrinks with what the pool begins per sync.
     pub(super) ahead: usize,
+    /// Gives back what it gets: how long it was left alone for that, and until when (steady time) it is.
+    pub(super) rest: Duration,
+    pub(super) rests_until: Option<Duration>,
     /// Handed out, in order of their claims; those that began are dropped from the ends when met.
     pub(super) handed: VecDeque<(QueueIx, Priority, Arc<Live>)>,
 }
@@ -77,6 +80,8 @@ impl PoolLink {
             replace_slot,
             outstanding: 0,
             ahead: 0,
+            rest: Duration::ZERO,
+            rests_until: None,
             handed: VecDeque::new(),
         }
     }
@@ -299,8 +304,11 @@ impl Core {
             Mode::Closing { until } => Some(until.saturating_sub(now.steady)),
             _ => None,
         };
+        let rests = self.pools.iter().filter_map(|pool| pool.rests_until);
+        let rests = rests.filter(|_| self.mode == Mode::Open);
         timer
             .into_iter()
+            .chain(rests.map(|at| at.saturating_sub(now.steady)))
             .chain(trusted)
             .chain(hand)
             .chain(limits.map(|at| at.saturating_sub(now.steady)))

@@ -360,6 +360,8 @@ pub(crate) struct HandOuts {
     filled: Condvar,
     /// Jobs begun since the writer last looked: how fast the pool empties the buffer.
     begun: AtomicUsize,
+    /// Jobs that the pool gave back unbegun since then.
+    refused: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -421,6 +423,14 @@ impl HandOuts {
 
     pub(crate) fn take_begun(&self) -> usize {
         self.begun.swap(0, Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn take_refused(&self) -> usize {
+        self.refused.swap(0, Ordering::Relaxed)
     }
 
     /// Nothing more will come; what is still there is given back.

@@ -44,7 +44,7 @@ pub(crate) use self::core::{Limits, PoolLink};
 pub(crate) use command::{Command, Reply};
 pub(crate) use events::Hub;
 pub(crate) use handle::read_history;
-pub(crate) use handout::{Asked, HandOut, HandOuts, Live, outcome_of};
+pub(crate) use handout::{Asked, HandOut, HandOuts, Live, Stage, outcome_of};
 pub(crate) use inbox::{Inbox, WhenFullRule};
 pub(crate) use open::{Opened, in_store, open_memory, open_store, renew_ballast};
 pub(crate) use recorder::Recorder;

@@ -11,7 +11,7 @@ use super::handler::{Registry, no_handler};
 use super::places::Permit;
 use crate::clock::Now;
 use crate::engine::{
-    Asked, Command, Engine, HandOut, HandOuts, Live, Recorder, Shared, outcome_of,
+    Asked, Command, Engine, HandOut, HandOuts, Live, Recorder, Shared, Stage, outcome_of,
 };
 use crate::job::{Content, INLINE_OUTPUT_MAX, JobId, JobResult, Stop};
 use crate::ledger::Outcome;
@@ -207,32 +207,40 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
 }
 
 /// A claimed job for an executor of yours; see [`Pool::custom`](crate::Pool::custom). Dropped without being run, the job
-/// goes back unharmed.
+/// goes back unharmed, and the pool gets no job for a while: see [`Pool::custom`](crate::Pool::custom).
 #[must_use = "a dropped task gives the job back"]
 pub struct Task {
-    pub(super) job: HandOut,
+    /// `None` once it runs.
+    pub(super) job: Option<HandOut>,
     pub(super) worker: Worker,
     /// Lets the next job come when it is dropped.
-    pub(super) permit: Permit,
+    pub(super) _permit: Permit,
 }
 
 impl Task {
     /// Runs the job's handler on the calling thread.
-    pub fn run(self) {
-        let Task {
-            job,
-            worker,
-            permit,
-        } = self;
-        worker.run(job);
-        drop(permit);
+    pub fn run(mut self) {
+        if let Some(job) = self.job.take() {
+            self.worker.run(job);
+        }
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        // Noted before the job goes back, so that the writer does not hand it out again at once.
+        if let Some(job) = &self.job
+            && job.live.stage() == Stage::Waiting
+        {
+            self.worker.outs.note_refused();
+        }
     }
 }
 
 impl std::fmt::Debug for Task {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Task")
-            .field("id", &self.job.id)
+            .field("id", &self.job.as_ref().map(|job| job.id))
             .finish_non_exhaustive()
     }
 }

@@ -44,7 +44,8 @@ impl Pool {
     }
 
     /// An executor of yours, for up to `slots` jobs at a time. `spawn` gets a [`Task`] and lets
-    /// [`Task::run`] be called somewhere, soon; it must not block.
+    /// [`Task::run`] be called somewhere, soon; it must not block. If it drops a task instead, or panics, the
+    /// pool gets no job for a second, then for two, up to a minute, until it begins one.
     ///
     /// ```
     /// use jobsled::{Pool, Task};
@@ -222,9 +223,9 @@ impl Running {
     fn task(&self, job: HandOut) -> Task {
         let permit = self.places.enter(job.live.clone());
         Task {
-            job,
+            job: Some(job),
             worker: self.worker.clone(),
-            permit,
+            _permit: permit,
         }
     }
 

@@ -1,11 +1,30 @@
-use std::sync::{Mutex, mpsc};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use jobsled::{Context, Engine, Finished, ManualClock, Pool};
+use jobsled::{
+    Backoff, Context, Engine, Finished, JobDefaults, JobResult, ManualClock, Pool, State, Task,
+    job, rkyv,
+};
 
 use crate::api::Stalls;
 
 const MINUTE: Duration = Duration::from_mins(1);
+
+#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+struct Bytes {
+    bytes: Vec<u8>,
+}
+job!(
+    Bytes,
+    kind = "bytes",
+    output = u64,
+    defaults = JobDefaults::new().backoff(Backoff::fixed(Duration::ZERO))
+);
+
+fn measure(job: Bytes, _cx: &Context) -> JobResult<u64> {
+    Ok(job.bytes.len() as u64)
+}
 
 /// Lets a handler of [`Stalls`] run into its stall timeout and lose its lease.
 fn let_it_hang(engine: &Engine, clock: &ManualClock) {
@@ -57,4 +76,53 @@ fn a_pool_outlives_its_hanging_handlers() {
         while hanging(&engine) != (0, 0) {}
         assert!(engine.health().is_well());
     }
+}
+
+/// An executor that drops what it gets was handed the same job again at once, and so for ever.
+#[test]
+fn an_executor_that_drops_its_tasks_is_left_alone() {
+    let clock = ManualClock::at(1_700_000_000_000);
+    let (told, dropped) = mpsc::channel();
+    let runs = Arc::new(AtomicUsize::new(0));
+    let may_run = runs.clone();
+    let spawn = move |task: Task| {
+        if may_run.load(Ordering::SeqCst) > 0 {
+            may_run.fetch_sub(1, Ordering::SeqCst);
+            task.run();
+        } else {
+            drop(task);
+            told.send(()).unwrap();
+        }
+    };
+    let engine = Engine::in_memory()
+        .clock(clock.clone())
+        .pool(Pool::custom("default", 1, spawn))
+        .handle(measure)
+        .open()
+        .unwrap();
+    // Each look at the engine is a group, in which jobs could be handed out.
+    let is_left_alone = |seconds: u64| {
+        engine.stats().unwrap(); // the writer has the task back
+        clock.advance(Duration::from_secs(seconds) - Duration::from_millis(1));
+        for _ in 0..100 {
+            engine.stats().unwrap();
+        }
+        assert!(dropped.try_recv().is_err(), "within {seconds} s");
+        clock.advance(Duration::from_millis(1));
+    };
+    let handle = engine.enqueue(Bytes { bytes: vec![1] }).unwrap();
+    for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
+        dropped.recv_timeout(MINUTE).unwrap();
+        is_left_alone(seconds);
+    }
+    dropped.recv_timeout(MINUTE).unwrap();
+    assert_eq!(handle.state().unwrap(), Some(State::Ready));
+    runs.store(1, Ordering::SeqCst);
+    is_left_alone(60);
+    assert_eq!(handle.wait().unwrap(), Finished::Completed(1));
+    // One that began: it starts with a second again.
+    engine.enqueue(Bytes { bytes: vec![1] }).unwrap();
+    dropped.recv_timeout(MINUTE).unwrap();
+    is_left_alone(1);
+    dropped.recv_timeout(MINUTE).unwrap();
 }
