@@ -93,6 +93,13 @@ struct Listener {
     only: Option<JobId>,
 }
 
+impl Listener {
+    /// Whether the other end is still there: it has the only other count of `missed`.
+    fn is_heard(&self) -> bool {
+        Arc::strong_count(&self.missed) > 1
+    }
+}
+
 impl Hub {
     /// Whether anybody listens; a hint, so that silence costs nothing.
     pub(crate) fn is_heard(&self) -> bool {
@@ -103,14 +110,16 @@ impl Hub {
         let (send, receive) = bounded(capacity.max(1));
         let missed = Arc::new(AtomicU64::new(0));
         let mut listeners = self.listeners.lock();
+        // One for a job that has no more news would stay for ever.
+        listeners.retain(Listener::is_heard);
         if !self.closed.load(Ordering::Acquire) {
             listeners.push(Listener {
                 send,
                 missed: missed.clone(),
                 only,
             });
-            self.count.store(listeners.len(), Ordering::Relaxed);
         }
+        self.count.store(listeners.len(), Ordering::Relaxed);
         Events { receive, missed }
     }
 
@@ -135,7 +144,7 @@ impl Hub {
         let mut listeners = self.listeners.lock();
         listeners.retain(|listener| {
             if listener.only.is_some_and(|only| only != id) {
-                return true;
+                return listener.is_heard();
             }
             match listener.send.try_send(event.clone()) {
                 Ok(()) => true,
@@ -204,8 +213,9 @@ pub struct Subscription {
     _alive: Sender<()>,
 }
 
-/// Events that wait for a callback.
+/// Events that wait for a callback, and for one that hears of a single job: their memory is taken at once.
 const CALLBACK_BACKLOG: usize = 1_024;
+const ONE_JOB_BACKLOG: usize = 64;
 
 /// Calls `f` for each event on a thread of its own.
 pub(crate) fn call_back(
@@ -213,11 +223,17 @@ pub(crate) fn call_back(
     only: Option<JobId>,
     f: impl Fn(&Event) + Send + 'static,
 ) -> Result<Subscription> {
-    let events = hub.subscribe(CALLBACK_BACKLOG, only);
+    let backlog = if only.is_some() {
+        ONE_JOB_BACKLOG
+    } else {
+        CALLBACK_BACKLOG
+    };
+    let events = hub.subscribe(backlog, only);
     let stop = Arc::new(AtomicBool::new(false));
     let (alive, ended) = bounded::<()>(0);
     let stopped = stop.clone();
     sys::thread::spawn("jobsled-events", move || {
+        let events = events; // all of it: a part alone would not count as listening
         loop {
             crossbeam_channel::select! {
                 recv(events.receive) -> event => match event {
@@ -237,5 +253,35 @@ pub(crate) fn call_back(
 impl Drop for Subscription {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(number: u64) -> JobId {
+        JobId::from_number(number)
+    }
+
+    /// A dropped listener for one job stayed, with its channel, until that job had news again: often for ever.
+    #[test]
+    fn who_does_not_listen_any_more_is_forgotten() {
+        let hub = Hub::default();
+        let listeners = || hub.listeners.lock().len();
+        let kept = hub.subscribe(4, Some(job(1)));
+        for number in 2..100 {
+            drop(hub.subscribe(4, Some(job(number))));
+        }
+        assert_eq!(listeners(), 2, "the last one is not noticed yet");
+        hub.publish(job(1), What::Claimed, "k".into(), "q".into(), 0);
+        assert_eq!(listeners(), 1, "news of another job are enough");
+        assert!(kept.try_recv().is_some());
+        drop(kept);
+        let all = hub.subscribe(4, None);
+        assert_eq!(listeners(), 1);
+        drop(all);
+        hub.publish(job(1), What::Claimed, "k".into(), "q".into(), 0);
+        assert!(!hub.is_heard());
     }
 }
