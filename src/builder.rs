@@ -531,7 +531,7 @@ impl EngineBuilder {
             writer: Mutex::default(),
         });
         let engine = Engine::new(shared.clone());
-        watchdog.start(self.clock)?;
+        watchdog.start(self.clock, shared.inbox.gate().clone())?;
         *shared.writer.lock() = Some(spawn_writer(core, commands)?);
         for ((pool, outs), slot) in pools.into_iter().zip(outs).zip(&slots) {
             let worker = Worker {

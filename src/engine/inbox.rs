@@ -39,6 +39,20 @@ struct Load {
     jobs: usize,
     bytes: usize,
     closed: bool,
+    /// Why the writer takes nothing any more, though nobody shut it down.
+    given_up: Option<String>,
+}
+
+impl Load {
+    /// Why nobody may enter. Nothing of theirs was stored, whatever became of the others.
+    fn refusal(&self) -> Option<Error> {
+        match &self.given_up {
+            Some(cause) => Some(Error::Refused {
+                cause: cause.clone(),
+            }),
+            None => self.closed.then_some(Error::Closed),
+        }
+    }
 }
 
 impl Inbox {
@@ -64,7 +78,8 @@ impl Inbox {
     pub(crate) fn send(&self, command: Command, when_full: WhenFullRule) -> Result<()> {
         let (jobs, bytes) = command.weight();
         self.gate.enter(jobs, bytes, when_full)?;
-        self.send.send(command).map_err(|_| Error::Closed)
+        let refusal = || self.gate.waiting.lock().refusal().unwrap_or(Error::Closed);
+        self.send.send(command).map_err(|_| refusal())
     }
 
     /// Sends a command about what exists already. If the writer is gone, its reply slot is dropped
@@ -82,8 +97,8 @@ impl Gate {
     fn enter(&self, jobs: usize, bytes: usize, when_full: WhenFullRule) -> Result<()> {
         let mut load = self.waiting.lock();
         loop {
-            if load.closed {
-                return Err(Error::Closed);
+            if let Some(refusal) = load.refusal() {
+                return Err(refusal);
             }
             // A command larger than the bound is let in alone.
             let fits = load.jobs == 0
@@ -121,6 +136,12 @@ impl Gate {
 
     pub(crate) fn is_closed(&self) -> bool {
         self.waiting.lock().closed
+    }
+
+    /// The writer hangs or has panicked: whoever waits for room is let go.
+    pub(crate) fn give_up(&self, cause: String) {
+        self.waiting.lock().given_up = Some(cause);
+        self.freed.notify_all();
     }
 
     /// Nobody reads any more: whoever waits is told.

@@ -309,15 +309,16 @@ pub(super) mod tests {
         let engine = crate::Engine::in_memory().open().unwrap();
         let (inbox, _nobody_reads) = Inbox::new(100, 1 << 20);
         let watchdog = Watchdog::new(Duration::from_millis(20));
-        watchdog.start(engine.shared.clock.clone()).unwrap();
-        let _hangs = watchdog.commit_begins(engine.shared.clock.now().steady);
+        let (dog, gate) = (watchdog.clone(), inbox.gate().clone());
         let hung = twin(&engine, |shared| {
             (shared.inbox, shared.watchdog) = (inbox, watchdog);
         });
         let mut ticket = hung.job(note()).enqueue_nowait().unwrap();
+        let clock = engine.shared.clock.clone();
+        let _hangs = dog.commit_begins(clock.now().steady);
+        dog.start(clock, gate).unwrap();
         let minute = Duration::from_mins(1);
         let answers = [
-            ("enqueue", hung.enqueue(note()).map(drop)),
             ("stats", hung.stats().map(drop)),
             ("wait_until_idle", hung.wait_until_idle(minute).map(drop)),
             ("ticket", {
@@ -336,6 +337,32 @@ pub(super) mod tests {
             );
         }
         assert!(hung.health().poisoned.is_some());
+    }
+
+    /// Whoever waited for room in a full inbox waited for ever when the commit did.
+    #[test]
+    fn callers_that_wait_for_room_are_let_go() {
+        let engine = crate::Engine::in_memory().open().unwrap();
+        let (inbox, _nobody_reads) = Inbox::new(1, 1 << 20);
+        let watchdog = Watchdog::new(Duration::from_millis(20));
+        let (dog, gate) = (watchdog.clone(), inbox.gate().clone());
+        let hung = twin(&engine, |shared| {
+            (shared.inbox, shared.watchdog) = (inbox, watchdog);
+            shared.when_full = WhenFullRule::Wait;
+        });
+        let taken = hung.job(note()).enqueue_nowait().unwrap();
+        let clock = engine.shared.clock.clone();
+        let _hangs = dog.commit_begins(clock.now().steady);
+        dog.start(clock, gate).unwrap();
+        for at in ["while it waits", "and from then on"] {
+            let refused = hung.enqueue(note());
+            let Err(Error::Refused { cause }) = &refused else {
+                panic!("{at}: {refused:?}");
+            };
+            assert!(cause.contains("has not ended within 20ms"), "{at}: {cause}");
+        }
+        let unknown = taken.wait();
+        assert!(matches!(unknown, Err(Error::Unknown { .. })), "{unknown:?}");
     }
 
     /// E8: in a fork every call is an error at once, nothing is stored, and the parent goes on.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::inbox::Gate;
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::sys;
@@ -54,9 +55,12 @@ impl Watchdog {
     }
 
     /// Starts the thread that watches. It sleeps while nothing is committed.
-    pub(crate) fn start(self: &Arc<Self>, clock: Arc<dyn Clock>) -> Result<()> {
+    pub(crate) fn start(self: &Arc<Self>, clock: Arc<dyn Clock>, gate: Arc<Gate>) -> Result<()> {
         let dog = self.clone();
-        sys::thread::spawn("jobsled-watchdog", move || dog.watch(clock.as_ref())).map(drop)
+        sys::thread::spawn("jobsled-watchdog", move || {
+            dog.watch(clock.as_ref(), &gate);
+        })
+        .map(drop)
     }
 
     /// Called by the writer. Costs two atomics, and a wake-up only after an idle time.
@@ -108,7 +112,7 @@ impl Watchdog {
         self.wake.notify_all();
     }
 
-    fn watch(&self, clock: &dyn Clock) {
+    fn watch(&self, clock: &dyn Clock, gate: &Gate) {
         let mut closed = self.closed.lock();
         while !*closed {
             self.idle.store(true, Ordering::SeqCst);
@@ -122,6 +126,7 @@ impl Watchdog {
                 .is_some_and(|age| age > self.limit)
             {
                 self.hangs.store(true, Ordering::Release);
+                gate.give_up(self.cause());
                 log::error!("{}; callers are let go, restart the process", self.cause());
                 return;
             }

@@ -56,7 +56,9 @@ struct LetGo {
 impl Drop for LetGo {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            // In this order: a closed inbox alone would say that nothing was stored.
+            // In this order: a closed inbox alone would say that the engine was shut down, and to those who
+            // are in it, that nothing was stored.
+            self.inbox.gate().give_up(self.watchdog.cause());
             self.watchdog.writer_panicked();
             self.inbox.gate().close();
         }

@@ -180,4 +180,8 @@ fn a_writer_that_panics_lets_its_callers_go() {
     let error = kept.wait().unwrap_err();
     assert!(matches!(error, Error::Unknown { .. }), "{error}");
     assert!(engine.health().poisoned.is_some());
+    // By now nobody gets in, and so it is known that nothing was stored. Nobody shut the engine down, though.
+    let error = engine.enqueue(note("after")).unwrap_err();
+    assert!(matches!(error, Error::Refused { .. }), "{error}");
+    says(&error, &["the writer panicked", "nothing was stored"]);
 }
