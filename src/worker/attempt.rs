@@ -13,6 +13,7 @@ use crate::clock::Now;
 use crate::engine::{
     Asked, Command, Engine, HandOut, HandOuts, Live, Recorder, Shared, Stage, outcome_of,
 };
+use crate::error::Error;
 use crate::job::{Content, INLINE_OUTPUT_MAX, JobId, JobResult, Stop};
 use crate::ledger::Outcome;
 
@@ -119,7 +120,10 @@ impl Worker {
         let run = |bytes: &[u8]| self.registry.call(&job.kind, job.form, bytes, cx);
         match job.with_payload(&self.shared.payloads, run) {
             Ok(ran) => ran.unwrap_or_else(no_handler),
-            Err(error) => Err(Stop::discard(error.to_string())),
+            // No later attempt can read it either.
+            Err(error @ Error::Damaged { .. }) => Err(Stop::discard(error.to_string())),
+            // The machine's trouble, perhaps for a moment: too many open files, a disk that is away.
+            Err(error) => Err(Stop::failed(&error.to_string())),
         }
     }
 

@@ -3,8 +3,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use jobsled::{
-    Backoff, Context, Engine, Finished, JobDefaults, JobResult, ManualClock, Pool, State, Task,
-    job, rkyv,
+    AttemptEnd, Backoff, Context, DeadReason, Engine, Finished, JobDefaults, JobResult,
+    ManualClock, Pool, State, Task, job, rkyv,
 };
 
 use crate::api::Stalls;
@@ -125,4 +125,51 @@ fn an_executor_that_drops_its_tasks_is_left_alone() {
     dropped.recv_timeout(MINUTE).unwrap();
     is_left_alone(1);
     dropped.recv_timeout(MINUTE).unwrap();
+}
+
+/// A payload file that cannot be opened for a moment made its job dead at the first attempt.
+#[cfg(unix)]
+#[test]
+fn a_payload_that_cannot_be_read_is_a_failed_attempt() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, aside) = (dir.path().join("store"), dir.path().join("aside"));
+    let payloads = path.join("payloads");
+    let (payload, back) = (Arc::new(Mutex::new(None)), aside.clone());
+    let place = payload.clone();
+    let engine = Engine::builder(&path)
+        .handle(measure)
+        .after_job(move |report| {
+            if let (AttemptEnd::Failed(error), Some(file)) = (&report.end, &*place.lock().unwrap())
+            {
+                assert!(error.contains("could not open"), "{error}");
+                std::fs::rename(&back, file).unwrap();
+            }
+        })
+        .open()
+        .unwrap();
+    engine.queue("default").pause().unwrap();
+    let large = vec![7; 100_000];
+    let handle = engine.enqueue(Bytes { bytes: large }).unwrap();
+    let file = std::fs::read_dir(payloads).unwrap().next().unwrap();
+    let file = file.unwrap().path();
+    std::fs::rename(&file, &aside).unwrap();
+    // Leads to itself: an error of the system, for root as well, and no file that is missing.
+    std::os::unix::fs::symlink(&file, &file).unwrap();
+    *payload.lock().unwrap() = Some(file.clone());
+    engine.queue("default").resume().unwrap();
+    assert_eq!(handle.wait().unwrap(), Finished::Completed(100_000));
+    assert_eq!(engine.stats().unwrap().counters.retried, 1);
+
+    // One that is gone is gone.
+    engine.queue("default").pause().unwrap();
+    let large = vec![7; 100_000];
+    let handle = engine.enqueue(Bytes { bytes: large }).unwrap();
+    for file in std::fs::read_dir(file.parent().unwrap()).unwrap() {
+        std::fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    engine.queue("default").resume().unwrap();
+    let Finished::Dead(ended) = handle.wait().unwrap() else {
+        panic!("its payload is missing")
+    };
+    assert_eq!(ended.reason, DeadReason::Discarded);
 }
