@@ -230,16 +230,16 @@ impl Live {
 
     /// Asks the handler to stop. The first reason stays, except that a lost lease outdoes all.
     pub(crate) fn ask(&self, why: Asked, reason: &str, now: Duration) {
-        let first = self
-            .asked
-            .compare_exchange(0, why as u8, Ordering::AcqRel, Ordering::Acquire)
-            .is_ok();
-        if first {
-            reason.clone_into(&mut self.reason.lock());
+        let mut told = self.reason.lock();
+        if self.asked() == Asked::No {
+            // Before `asked`: a handler that sees it may settle at once, and say why.
+            reason.clone_into(&mut told);
             self.asked_at.store(ms(now).max(1), Ordering::Release);
+            self.asked.store(why as u8, Ordering::Release);
         } else if why == Asked::LeaseLost {
             self.asked.store(why as u8, Ordering::Release);
         }
+        drop(told);
         // Taken and released, so that a handler between its check and its wait is not missed.
         drop(self.pause.lock());
         self.wake.notify_all();
@@ -441,5 +441,35 @@ impl HandOuts {
         drop(queue);
         drop(left);
         self.filled.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A handler that saw the wish at once could settle before the reason was there, with an empty one.
+    #[test]
+    fn whoever_sees_the_wish_sees_its_reason() {
+        const ROUNDS: u64 = 20_000;
+        let lives: Vec<Live> = (0..ROUNDS)
+            .map(|n| Live::new(JobId::from_number(n), 0, 0))
+            .collect();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for live in &lives {
+                    live.ask(Asked::Cancelled, "enough", Duration::ZERO);
+                }
+            });
+            for live in &lives {
+                while live.asked() == Asked::No {
+                    std::hint::spin_loop();
+                }
+                assert_eq!(
+                    (live.reason().as_str(), live.asked_at()),
+                    ("enough", Some(1))
+                );
+            }
+        });
     }
 }
