@@ -129,8 +129,10 @@ pub(crate) enum Command {
         until: Duration,
         reply: Reply<u64>,
     },
-    /// The clock was moved, or a place became free.
+    /// The clock was moved.
     Wake,
+    /// A job with a limit has begun: the writer looks how long it may sleep.
+    LimitsBegin,
 }
 
 /// How an attempt ended.
@@ -185,7 +187,7 @@ impl Command {
             Command::Wait { reply, .. } => reply.send(Err(error)),
             Command::Running { reply } => reply.send(Err(error)),
             Command::Watch { reply, .. } => reply.send(Err(error)),
-            Command::Wake | Command::StopWaiting { .. } => {}
+            Command::Wake | Command::LimitsBegin | Command::StopWaiting { .. } => {}
         }
     }
 

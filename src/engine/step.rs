@@ -163,6 +163,7 @@ impl Core {
                 self.mode = Mode::Closing { until };
                 self.waiters.closed.push(reply);
             }
+            Command::LimitsBegin => {}
             Command::Wake => self.running.values().for_each(|run| run.live.nudge()),
             reading => self.look_up(reading),
         }

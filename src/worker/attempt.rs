@@ -91,7 +91,7 @@ impl Worker {
         self.outs.note_begun();
         if job.live.time_limit_ms > 0 || job.live.stall_timeout_ms > 0 {
             // The writer learns when the limits begin to count.
-            job.inbox.send_unbounded(Command::Wake);
+            job.inbox.send_unbounded(Command::LimitsBegin);
         }
         let cx = Context::new(&job, Engine::unguarded(self.shared.clone()));
         self.recorder

@@ -3,8 +3,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use jobsled::{
-    AttemptEnd, Backoff, Context, DeadReason, Engine, Finished, JobDefaults, JobResult,
-    ManualClock, Pool, State, Task, job, rkyv,
+    AttemptEnd, Backoff, Clock, Context, DeadReason, Engine, Finished, JobDefaults, JobResult,
+    ManualClock, Now, Pool, State, SystemClock, Task, job, rkyv,
 };
 
 use crate::api::Stalls;
@@ -20,6 +20,15 @@ job!(
     kind = "bytes",
     output = u64,
     defaults = JobDefaults::new().backoff(Backoff::fixed(Duration::ZERO))
+);
+
+/// Does nothing, within a minute.
+#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+struct Limited;
+job!(
+    Limited,
+    kind = "limited",
+    defaults = JobDefaults::new().time_limit(MINUTE)
 );
 
 fn measure(job: Bytes, _cx: &Context) -> JobResult<u64> {
@@ -172,4 +181,51 @@ fn a_payload_that_cannot_be_read_is_a_failed_attempt() {
         panic!("its payload is missing")
     };
     assert_eq!(ended.reason, DeadReason::Discarded);
+}
+
+/// The machine's clock; counts how often a paused handler asks it how long it may wait.
+#[derive(Clone, Default)]
+struct Counting(Arc<AtomicUsize>);
+
+impl Clock for Counting {
+    fn now(&self) -> Now {
+        SystemClock.now()
+    }
+
+    fn real_wait(&self, steady: Duration) -> Option<Duration> {
+        if std::thread::current()
+            .name()
+            .is_some_and(|name| name.starts_with("jobsled-paused"))
+        {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+        Some(steady)
+    }
+}
+
+/// Each limited job that began woke every handler in `pause`.
+#[test]
+fn a_limited_job_wakes_no_paused_handler() {
+    let clock = Counting::default();
+    let engine = Engine::in_memory()
+        .clock(clock.clone())
+        .pool(Pool::threads("paused", 1))
+        .pool(Pool::threads("default", 1))
+        .queue(jobsled::Queue::new("paused").pool("paused"))
+        .handle(|_: Limited, _: &Context| Ok(()))
+        .handle(|job: Bytes, cx: &Context| {
+            cx.pause(MINUTE)?;
+            measure(job, cx)
+        })
+        .open()
+        .unwrap();
+    let paused = engine.job(Bytes { bytes: vec![1] }).queue("paused");
+    let paused = paused.enqueue().unwrap().into_handle();
+    while clock.0.load(Ordering::SeqCst) == 0 {}
+    for _ in 0..100 {
+        engine.enqueue(Limited).unwrap().wait().unwrap();
+    }
+    assert_eq!(clock.0.load(Ordering::SeqCst), 1, "looks at the clock");
+    paused.cancel().unwrap();
+    assert!(matches!(paused.wait().unwrap(), Finished::Cancelled { .. }));
 }
