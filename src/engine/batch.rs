@@ -98,6 +98,8 @@ impl<'e> Batch<'e> {
     /// [`Error::InBatch`] names the first job that is not valid; [`Error::TooLarge`] for a batch beyond its
     /// bounds; else as [`Request::enqueue`]. On any error none is stored.
     pub fn enqueue(mut self) -> Result<Vec<(JobId, bool)>> {
+        let shared = &self.engine.shared;
+        shared.check_process()?;
         if let Some(wrong) = self.wrong.take() {
             return Err(wrong);
         }
@@ -122,8 +124,6 @@ impl<'e> Batch<'e> {
         if self.bytes > BATCH_BYTES_MAX {
             return too_large("batch", self.bytes, BATCH_BYTES_MAX);
         }
-        let shared = &self.engine.shared;
-        shared.check_process()?;
         let jobs = std::mem::take(&mut self.jobs);
         let answer = send_jobs(shared, jobs, shared.when_full)?;
         let placed = shared.wait(&answer)?;
@@ -157,7 +157,7 @@ mod tests {
     struct Large {
         bytes: Vec<u8>,
     }
-    crate::job!(Large, kind = "large");
+    crate::job!(Large, kind = "large", output = Vec<u8>);
 
     /// E8, J10: a process that forks while it holds a batch has it twice; the child's goes without harm.
     #[test]
@@ -179,5 +179,33 @@ mod tests {
         let claim = engine.claim::<Large>("default", Duration::ZERO);
         let job = claim.unwrap().unwrap().job().unwrap();
         assert_eq!(job.bytes.len(), 100_000);
+    }
+
+    /// E8: files were written before the process was looked at: into the parent's store, where nobody names
+    /// them.
+    #[test]
+    fn a_fork_writes_no_file_into_its_parents_store() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::builder(dir.path().join("store")).open().unwrap();
+        let files = || {
+            std::fs::read_dir(dir.path().join("store/payloads"))
+                .unwrap()
+                .count()
+        };
+        let large = || Large {
+            bytes: vec![7; 100_000],
+        };
+        engine.enqueue(Large { bytes: vec![7] }).unwrap();
+        let claim = engine.claim::<Large>("default", Duration::ZERO);
+        let fork = forked(&engine);
+        let mut batch = fork.batch();
+        batch.add(large());
+        assert_eq!(files(), 0, "of a batch");
+        let refused = batch.enqueue();
+        assert!(matches!(refused, Err(Error::Forked { .. })), "{refused:?}");
+        let in_fork = claim.unwrap().unwrap().of(&fork);
+        let refused = in_fork.complete(&vec![7; 100_000]);
+        assert!(matches!(refused, Err(Error::Forked { .. })), "{refused:?}");
+        assert_eq!(files(), 0, "of an output");
     }
 }

@@ -123,6 +123,8 @@ impl<J: Job> Claim<J> {
     /// [`Error::Refused`] or [`Error::Unknown`] after a failed write.
     pub fn complete(self, output: &J::Output) -> Result<bool> {
         let shared = &self.engine.shared;
+        // First of all: a large output has its file before it is settled.
+        shared.check_process()?;
         let bytes = <J::Format as Format<J::Output>>::encode(output, shared.payload_max)
             .map_err(|e| shared.payload_error("output", J::KIND, &e))?;
         let bytes = shared
@@ -149,6 +151,15 @@ impl<J: Job> Claim<J> {
     pub fn stop(self, why: impl Into<Stop>) -> Result<bool> {
         let outcome = outcome_of(why.into().0, || Outcome::GivenBack { started: true });
         self.settle(outcome)
+    }
+
+    /// The same claim as a process has it in which `engine` is.
+    #[cfg(test)]
+    pub(super) fn of(self, engine: &Engine) -> Claim<J> {
+        Claim {
+            engine: Engine::unguarded(engine.shared.clone()),
+            ..self
+        }
     }
 
     fn settle(self, outcome: Outcome) -> Result<bool> {

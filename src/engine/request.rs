@@ -246,6 +246,8 @@ impl<'e> Request<'e, serde_json::Value> {
 impl RequestDraft {
     /// Checks everything and writes a large payload to its file. Nothing is stored on an error.
     pub(super) fn check(self, engine: &Engine) -> Result<NewJob> {
+        // First of all: no file in the store of the process that this is a fork of.
+        engine.shared.check_process()?;
         let JobDefaults {
             queue,
             priority,
