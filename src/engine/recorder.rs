@@ -40,6 +40,9 @@
 //! | 54..60 | zero                                                               |
 //! | 60..64 | low half of XXH3-64 over bytes 0..60                               |
 //!
+//! After [`Recorder::close`] nothing is written: a handler may outlive its engine, and the file is the next
+//! epoch's by then.
+//!
 //! A place may be used again only once its claim's settle is synced, and nothing is cleared before
 //! recovery is synced; both are the caller's to keep.
 
@@ -48,6 +51,7 @@ use std::io::{self, ErrorKind, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::RwLock;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Error, Result};
@@ -124,6 +128,8 @@ pub(crate) struct Recorder {
     boot: u64,
     /// A failure was logged; the next ones are the same one.
     warned: AtomicBool,
+    /// The file is not this engine's any more. Read while a record is written: none comes after it is set.
+    closed: RwLock<bool>,
 }
 
 impl Recorder {
@@ -140,6 +146,7 @@ impl Recorder {
             store,
             boot: folded_boot(),
             warned: AtomicBool::new(false),
+            closed: RwLock::new(false),
         })
     }
 
@@ -150,6 +157,7 @@ impl Recorder {
             store: 0,
             boot: 0,
             warned: AtomicBool::new(false),
+            closed: RwLock::new(false),
         }
     }
 
@@ -198,15 +206,30 @@ impl Recorder {
         }
     }
 
-    /// Notes that a handler is about to run. The place must be free.
-    pub(crate) fn begin(&self, epoch: u64, place: u32, job: u64, claim: u64) {
+    /// The store is about to be let go: from now on nothing is written. Waits for records on their way.
+    pub(crate) fn close(&self) {
+        *self.closed.write() = true;
+    }
+
+    /// Notes that a handler is about to run. The place must be free. False if the engine is closed: then
+    /// the handler must not run, because nobody would know of it.
+    pub(crate) fn begin(&self, epoch: u64, place: u32, job: u64, claim: u64) -> bool {
+        let closed = self.closed.read();
+        if *closed {
+            return false;
+        }
         if let Err(refusal) = self.write(epoch, place, job, claim, Mark::Started) {
             self.impair(epoch, &refusal);
         }
+        true
     }
 
     /// Notes that it has ended, at the place where its begin is.
     pub(crate) fn end(&self, epoch: u64, place: u32, job: u64, claim: u64) {
+        let closed = self.closed.read();
+        if *closed {
+            return;
+        }
         if let Err(refusal) = self.write(epoch, place, job, claim, Mark::Ended) {
             self.warn(&refusal);
         }
@@ -586,6 +609,23 @@ mod tests {
         none.begin(1, u32::MAX, 1, 1);
         none.end(1, 0, 1, 1);
         assert_eq!(none.read().unwrap(), Recording::default());
+    }
+
+    /// A handler that outlived its engine noted its end in the file of the next epoch.
+    #[test]
+    fn nothing_is_written_once_it_is_closed() {
+        let dir = TempDir::new().unwrap();
+        let [old, new] = [(); 2].map(|()| opened(&dir, STORE, 1));
+        old.start_epoch(5);
+        assert!(old.begin(5, 0, 100, 10));
+        old.close();
+        new.start_epoch(6);
+        assert!(new.begin(6, 0, 101, 11));
+        old.end(5, 0, 100, 10);
+        assert!(!old.begin(5, 0, 102, 12), "and no handler runs");
+        let recording = new.read().unwrap();
+        assert_eq!(recording.verdict(6, 101, 11), Verdict::Started);
+        assert_eq!(recording.traces.len(), 1);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 use super::command::Command;
 use super::core::{Core, drain};
 use super::inbox::Inbox;
+use super::recorder::Recorder;
 use super::watchdog::Watchdog;
 use crate::error::{Error, Result};
 use crate::sys;
@@ -27,6 +28,7 @@ fn run(mut core: Core, commands: &Receiver<Command>) {
     let _guard = LetGo {
         watchdog: core.watchdog.clone(),
         inbox: core.inbox.clone(),
+        recorder: core.disk.recorder.clone(),
     };
     // I3: the first step comes unasked: what was ready when the store was opened starts now.
     let mut first = Some(None);
@@ -51,6 +53,7 @@ fn run(mut core: Core, commands: &Receiver<Command>) {
 struct LetGo {
     watchdog: Arc<Watchdog>,
     inbox: Inbox,
+    recorder: Arc<Recorder>,
 }
 
 impl Drop for LetGo {
@@ -61,6 +64,8 @@ impl Drop for LetGo {
             self.inbox.gate().give_up(self.watchdog.cause());
             self.watchdog.writer_panicked();
             self.inbox.gate().close();
+            // Before the core goes, and with it the lock: the next to open the store has its own records.
+            self.recorder.close();
         }
     }
 }
@@ -100,6 +105,8 @@ impl Core {
         self.pools.iter().for_each(|pool| pool.outs.close());
         self.hub.close();
         self.inbox.gate().close();
+        // Before the lock is let go. A handler that goes on has nothing to note in the next epoch's file.
+        self.disk.recorder.close();
         let closed = self.close_files();
         let given_back = self.given_back;
         for reply in std::mem::take(&mut self.waiters.closed) {

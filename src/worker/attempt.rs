@@ -94,8 +94,12 @@ impl Worker {
             job.inbox.send_unbounded(Command::LimitsBegin);
         }
         let cx = Context::new(&job, Engine::unguarded(self.shared.clone()));
-        self.recorder
-            .begin(job.epoch, job.place, job.id.number(), job.claim);
+        if !self
+            .recorder
+            .begin(job.epoch, job.place, job.id.number(), job.claim)
+        {
+            return;
+        }
         // A rayon thread may run this one inside another's wait: that one is current again afterwards.
         let outer = CURRENT_POOL.replace(Some(self.pool.clone()));
         let result = catch(|| self.call(&job, &cx));

@@ -229,3 +229,41 @@ fn a_limited_job_wakes_no_paused_handler() {
     paused.cancel().unwrap();
     assert!(matches!(paused.wait().unwrap(), Finished::Cancelled { .. }));
 }
+
+/// A handler that outlived its engine noted its end in the next one's recorder file, at the place of a job that
+/// was running there: after a crash that one counted as not begun.
+#[test]
+fn a_handler_that_outlives_its_engine_notes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let recorder = || std::fs::read(path.join("recorder")).unwrap();
+    let open = || {
+        let (inside, began) = mpsc::channel();
+        let (let_go, held) = mpsc::channel::<()>();
+        let (ends, ended) = mpsc::channel();
+        let held = Mutex::new(held);
+        let engine = Engine::builder(&path)
+            .pool(Pool::threads("default", 1))
+            .handle(move |_: Bytes, _: &Context| {
+                inside.send(()).unwrap();
+                let _ = held.lock().unwrap().recv();
+                Ok(0)
+            })
+            .after_job(move |_| ends.send(()).unwrap())
+            .open()
+            .unwrap();
+        (engine, began, let_go, ended)
+    };
+    let (old, old_began, old_let_go, old_ended) = open();
+    old.enqueue(Bytes { bytes: vec![1] }).unwrap();
+    old_began.recv_timeout(MINUTE).unwrap();
+    assert_eq!(old.shutdown(Duration::ZERO).unwrap().given_back, 1);
+    let (new, new_began, new_let_go, _new_ended) = open();
+    new_began.recv_timeout(MINUTE).unwrap();
+    let before = recorder();
+    drop(old_let_go);
+    old_ended.recv_timeout(MINUTE).unwrap();
+    assert!(recorder() == before, "the running job's record is gone");
+    drop(new_let_go);
+    new.wait_until_idle(MINUTE).unwrap();
+}
