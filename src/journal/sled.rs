@@ -48,6 +48,13 @@ pub(super) struct SledJournal {
     scanned: Cell<u64>,
 }
 
+/// What an opened journal holds: the number of its entries, and a hash of their keys and bytes.
+#[derive(Debug, PartialEq)]
+struct Content {
+    entries: u64,
+    hash: blake3::Hash,
+}
+
 impl SledJournal {
     /// Opens the journal by copy and swap (see `swap.rs`).
     ///
@@ -110,9 +117,15 @@ impl SledJournal {
         if journal.scanned.get() < RELEASE_MIN * u64::from(geometry.segment_bytes) {
             return Ok(journal);
         }
+        let newest = journal.newest()?;
         journal.shut()?;
         sys::heap::trim();
-        SledJournal::open_files(path, swap, geometry)
+        let reopened = SledJournal::open_files(path, swap, geometry)?;
+        // A second full scan would take the memory again. What sled drops, it drops from the end of its log.
+        if reopened.newest()? != newest {
+            return Err(reopened.incomplete());
+        }
+        Ok(reopened)
     }
 
     /// Makes the journal's files in the swap's new directory, with a first group, and leaves everything
@@ -145,6 +158,58 @@ impl SledJournal {
             geometry,
             scanned: Cell::new(0),
         })
+    }
+
+    /// The newest entry's key and bytes.
+    fn newest(&self) -> Result<Option<(sled::IVec, sled::IVec)>> {
+        let mut entries = self.db()?.iter();
+        self.call("reading the newest entry", |_| {
+            entries.next_back().transpose()
+        })
+    }
+
+    /// Everything that it holds, to compare two openings.
+    fn content(&self) -> Result<Content> {
+        let mut entries = 0_u64;
+        let mut hasher = blake3::Hasher::new();
+        self.visit(self.db()?.iter(), &mut |position, entry| {
+            entries += 1;
+            hasher.update(&position.to_le_bytes());
+            hasher.update(&entry);
+            Ok(true)
+        })?;
+        Ok(Content {
+            entries,
+            hash: hasher.finalize(),
+        })
+    }
+
+    /// I9: sled ends its log, without a word, at the first record whose checksum is wrong.
+    fn incomplete(&self) -> Error {
+        Error::Damaged {
+            path: self.path.clone(),
+            what: "the log".to_owned(),
+            reason: "opened again, it does not hold what it held before".to_owned(),
+        }
+    }
+
+    /// Opens a copy of the closed journal and closes it again, which leaves a fresh snapshot; the copy takes
+    /// the original's place only if it holds the same.
+    fn renew_snapshot(swap: &Swap, geometry: Geometry, content: &Content) -> Result<()> {
+        let copied = swap.replace(|copy| {
+            let journal = SledJournal::open_files(copy, swap, geometry)?;
+            if journal.content()? != *content {
+                return Err(journal.incomplete());
+            }
+            journal.shut()
+        })?;
+        if copied.is_none() {
+            log::warn!(
+                "{}: no room for a fresh snapshot on closing",
+                swap.now.display()
+            );
+        }
+        Ok(())
     }
 
     /// Lets somebody look at it; refused, sled's threads and files are given back.
@@ -274,16 +339,14 @@ impl Journal for SledJournal {
     fn close(self: Box<Self>) -> Result<()> {
         let (swap, geometry) = (self.swap.clone(), self.geometry);
         let segments = self.bytes_on_disk() / u64::from(geometry.segment_bytes);
+        let content = (segments <= SNAPSHOT_AT_CLOSE_MAX).then(|| self.content());
         self.shut()?;
-        if segments > SNAPSHOT_AT_CLOSE_MAX {
-            return Ok(());
-        }
-        let copied = swap.replace(|copy| SledJournal::open_files(copy, &swap, geometry)?.shut())?;
-        if copied.is_none() {
-            log::warn!(
-                "{}: no room for a fresh snapshot on closing",
-                swap.now.display()
-            );
+        // All that was acknowledged is in the original and synced: without a snapshot it is closed as well.
+        let renewed = content.map_or(Ok(()), |content| {
+            SledJournal::renew_snapshot(&swap, geometry, &content?)
+        });
+        if let Err(error) = renewed {
+            log::error!("closed without a fresh snapshot, the journal is as it was: {error}");
         }
         Ok(())
     }
@@ -383,5 +446,103 @@ fn panicked(path: &Path, what: &str, panic: &(dyn Any + Send)) -> Error {
         path: path.to_owned(),
         what: what.to_owned(),
         reason: format!("the log could not be read ({text})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const GEOMETRY: Geometry = Geometry {
+        segment_bytes: 64 << 10,
+        entry_cap: 900,
+        sync_budget: 8 << 10,
+    };
+
+    /// A closed journal, opened, with 40 entries more that are synced.
+    fn opened() -> (TempDir, Swap, SledJournal) {
+        let dir = TempDir::new().unwrap();
+        let swap = Swap::of(dir.path(), "journal");
+        fs::create_dir(&swap.new).unwrap();
+        SledJournal::make(&swap, GEOMETRY, &[]).unwrap();
+        swap.put_in_place().unwrap();
+        let mut journal = SledJournal::open(&swap, GEOMETRY, &mut |_| Ok(())).unwrap();
+        for position in 1..=40_u8 {
+            journal
+                .append(position.into(), &Arc::new(vec![position; 300]))
+                .unwrap();
+            journal.sync().unwrap();
+        }
+        (dir, swap, journal)
+    }
+
+    fn entries(journal: &SledJournal) -> u64 {
+        journal.content().unwrap().entries
+    }
+
+    /// One bit goes bad in the log of an open journal: sled would end the log there, and the copy with what is
+    /// left would take the original's place.
+    #[test]
+    fn closing_keeps_a_log_that_sled_would_cut() {
+        let mut kept = 0;
+        for entry in [2_u8, 10, 20, 39, 40] {
+            let (_dir, swap, journal) = opened();
+            let log = swap.now.join("db");
+            let mut bytes = fs::read(&log).unwrap();
+            let at = bytes.windows(300).rposition(|b| b == [entry; 300]).unwrap();
+            bytes[at + 100] ^= 1;
+            let flipped = bytes[at..at + 300].to_vec();
+            sys::files::write_at(&journal.file, at as u64, &flipped).unwrap();
+            Box::new(journal).close().unwrap();
+
+            let after = fs::read(&log).unwrap();
+            let is_kept = after.get(at..at + 300) == Some(&flipped[..]);
+            kept += u32::from(is_kept);
+            let whole = SledJournal::open_files(&swap.now, &swap, GEOMETRY)
+                .is_ok_and(|journal| journal.content().is_ok_and(|content| content.entries == 40));
+            assert!(is_kept || whole, "entry {entry}: the evidence is gone");
+            assert!(!swap.new.exists() && !swap.old.exists());
+        }
+        assert!(kept > 0, "no flip hit anything that sled reads");
+    }
+
+    #[test]
+    fn closing_renews_a_sound_log() {
+        let (_dir, swap, journal) = opened();
+        let before = journal.content().unwrap();
+        Box::new(journal).close().unwrap();
+        let reopened = SledJournal::open(&swap, GEOMETRY, &mut |_| Ok(())).unwrap();
+        assert_eq!(entries(&reopened), 40);
+        assert_eq!(reopened.content().unwrap(), before);
+    }
+
+    /// The check read so much that the copy is opened again, and the log was damaged in between.
+    #[test]
+    fn a_second_opening_must_hold_what_was_checked() {
+        let (_dir, swap, journal) = opened();
+        journal.shut().unwrap();
+        let log = swap.new.join("db");
+        let original = fs::read(swap.now.join("db")).unwrap();
+        let refused = SledJournal::open(&swap, GEOMETRY, &mut |journal| {
+            // Behind the snapshot, where sled looks at each record when it opens.
+            journal.append(41, &Arc::new(vec![41; 300]))?;
+            journal.sync()?;
+            // More than RELEASE_MIN segments, by reading the same again.
+            for _ in 0..40 {
+                journal.scan(0, &mut |_, _| Ok(true))?;
+            }
+            let bytes = fs::read(&log).unwrap();
+            let at = bytes.windows(300).rposition(|b| b == [41; 300]).unwrap();
+            let file = File::options().write(true).open(&log).unwrap();
+            sys::files::write_at(&file, (at + 100) as u64, &[0]).unwrap();
+            Ok(())
+        });
+        let refused = refused.expect_err("the newest entry is gone").to_string();
+        assert!(refused.contains("what it held before"), "{refused}");
+        assert_eq!(fs::read(swap.now.join("db")).unwrap(), original);
     }
 }
