@@ -530,9 +530,11 @@ impl EngineBuilder {
             pool_health: Mutex::new(health.collect()),
             writer: Mutex::default(),
         });
-        let engine = Engine::new(shared.clone());
         watchdog.start(self.clock, shared.inbox.gate().clone())?;
-        *shared.writer.lock() = Some(spawn_writer(core, commands)?);
+        let writer = spawn_writer(core, commands).inspect_err(|_| watchdog.close())?;
+        *shared.writer.lock() = Some(writer);
+        // Only now: dropped without a writer, it would wait for ever for the answer to its shutdown.
+        let engine = Engine::new(shared.clone());
         for ((pool, outs), slot) in pools.into_iter().zip(outs).zip(&slots) {
             let worker = Worker {
                 registry: registry.clone(),
@@ -565,5 +567,35 @@ impl fmt::Debug for EngineBuilder {
         f.debug_struct("EngineBuilder")
             .field("dir", &self.dir)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Context, job, rkyv, sys};
+
+    #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+    struct Nothing;
+    job!(Nothing, kind = "nothing");
+
+    #[test]
+    fn a_thread_that_cannot_start_is_an_error() {
+        for name in ["jobsled-watchdog", "jobsled-writer", "jobsled-hands"] {
+            let (tell, told) = std::sync::mpsc::channel();
+            let open = move || {
+                sys::thread::refused::set(name);
+                let builder = Engine::in_memory().handle(|_: Nothing, _: &Context| Ok(()));
+                let opened = builder.pool(Pool::threads("hands", 2)).open();
+                tell.send(opened.map(drop)).unwrap();
+            };
+            sys::thread::spawn("opener", open).unwrap();
+            let opened = told.recv_timeout(Duration::from_mins(1));
+            let opened = opened.expect("open hangs");
+            assert!(
+                matches!(&opened, Err(Error::Thread { name: found, .. }) if found.starts_with(name)),
+                "{name}: {opened:?}"
+            );
+        }
     }
 }

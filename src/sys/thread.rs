@@ -15,10 +15,34 @@ pub(crate) fn spawn(
 ) -> Result<JoinHandle<()>> {
     // `Builder` panics on a zero byte, and names contain what users call their pools.
     let name = name.into().replace('\0', "?");
+    #[cfg(test)]
+    if refused::is(&name) {
+        let source = std::io::ErrorKind::WouldBlock.into();
+        return Err(Error::Thread { name, source });
+    }
     Builder::new()
         .name(name.clone())
         .spawn(f)
         .map_err(|source| Error::Thread { name, source })
+}
+
+/// Threads that cannot be started, for tests of what follows.
+#[cfg(test)]
+pub(crate) mod refused {
+    use std::cell::RefCell;
+
+    thread_local! {
+        static NAME: RefCell<String> = const { RefCell::new(String::new()) };
+    }
+
+    /// From now on the calling thread cannot start threads whose names begin like this.
+    pub(crate) fn set(name: &str) {
+        NAME.with_borrow_mut(|refused| name.clone_into(refused));
+    }
+
+    pub(super) fn is(name: &str) -> bool {
+        NAME.with_borrow(|refused| !refused.is_empty() && name.starts_with(refused.as_str()))
+    }
 }
 
 #[cfg(test)]
