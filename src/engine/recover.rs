@@ -94,13 +94,11 @@ pub(crate) fn recover(mut parts: Parts) -> Result<Core> {
     } = parts.replayed;
     parts.disk.witness = witness;
     let journal = parts.journal.as_mut();
-    // I7: left over from removals and commits that were cut short; gone and synced before anything is added.
+    // I7: what is left of a commit that was cut short; gone and synced before anything is added.
+    remove_all(journal, head.incomplete.iter().copied(), parts.geometry)?;
+    // J3: left over from removals that were cut short, obsolete by a synced group. Nothing reads it, so it
+    // goes with the groups to come: thousands of syncs, after a burst, would hold the opening up.
     let below = journal.positions_below(head.last.tail)?;
-    remove_all(
-        journal,
-        head.incomplete.iter().copied().chain(below),
-        parts.geometry,
-    )?;
     parts
         .disk
         .payloads
@@ -116,7 +114,7 @@ pub(crate) fn recover(mut parts: Parts) -> Result<Core> {
         draft: Draft::new(parts.geometry),
         reader: Reader::default(),
         tail: head.last.tail,
-        removals: VecDeque::new(),
+        removals: VecDeque::from(below),
         disk: parts.disk,
         limits: parts.limits,
         pools: parts.pools,

@@ -294,7 +294,7 @@ struct Life<'a> {
     witness: Witness,
     tail: u64,
     removals: VecDeque<u64>,
-    /// What [`Life::clean_up`] has to remove, in this order.
+    /// The group that was cut short, which [`Life::clean_up`] has to remove.
     left_over: Vec<u64>,
     /// The window's size that the next groups move towards, in live entries.
     target: u64,
@@ -367,15 +367,15 @@ impl<'a> Life<'a> {
             book,
             witness,
             tail: head.last.tail,
-            removals: VecDeque::new(),
-            left_over: head.incomplete.iter().copied().chain(below).collect(),
+            removals: VecDeque::from(below),
+            left_over: head.incomplete,
             target: 0,
             pinned: 0,
         })
     }
 
-    /// What the engine does before it appends: removes what was left over, begins an epoch with
-    /// a group of its own.
+    /// What the engine does before it appends: removes the group that was cut short, begins
+    /// an epoch with a group of its own.
     fn clean_up(&mut self) -> Result<(), Failure> {
         let left_over = std::mem::take(&mut self.left_over);
         remove_all(self.journal.as_mut(), left_over, self.geometry).map_err(Failure::Write)?;
