@@ -28,8 +28,9 @@ impl Ledger {
             return hold;
         }
         let best = self
-            .queue_numbers()
-            .filter_map(|queue| {
+            .active
+            .iter()
+            .filter_map(|&queue| {
                 let state = self.open_queue(queue, Some(pool))?;
                 Some((state.turn.max(self.turn), queue, state.head()?))
             })
@@ -64,8 +65,9 @@ impl Ledger {
 
     /// The best priority that is ready for a pool, per queue.
     pub(crate) fn heads(&self, pool: usize) -> impl Iterator<Item = (QueueIx, ReadyKey)> {
-        self.queue_numbers()
-            .filter_map(move |queue| Some((queue, self.queue_of_pool(queue, pool)?.head()?)))
+        self.active
+            .iter()
+            .filter_map(move |&queue| Some((queue, self.queue_of_pool(queue, pool)?.head()?)))
     }
 
     /// The event of a claim. `Hold` is respected by `pick`; whoever must run alone is marked here.
@@ -111,7 +113,7 @@ impl Ledger {
         if self.loners == 0 {
             return None;
         }
-        let (queue, key, record) = self.queue_numbers().find_map(|queue| {
+        let (queue, key, record) = self.active.iter().find_map(|&queue| {
             let key = self.open_queue(queue, None)?.head()?;
             let record = self.jobs.get(key.id).filter(|r| self.needs_alone(r))?;
             Some((queue, key, record))

@@ -6,7 +6,6 @@ use super::Ledger;
 use super::digest;
 use super::event::{LeaseRecord, Phase};
 use super::ready::{Ready, ReadyKey};
-use super::setup::Setup;
 use super::table::{Record, Waits};
 
 /// L2, L4: every change of a record goes through `take` and `store`, which keep digest and indexes.
@@ -131,13 +130,21 @@ impl Ledger {
             setup,
             kinds,
             queues,
+            active,
             ..
         } = self;
-        let Setup { handled, .. } = setup;
-        if let Some(q) = queues.get_mut(usize::from(r.queue.0)) {
-            f(&mut q
-                .lane_mut(r.kind, || handled.contains(kinds.name(r.kind.0)))
-                .ready);
+        let Some(queue) = queues.get_mut(usize::from(r.queue.0)) else {
+            return;
+        };
+        let lane = queue.lane_mut(r.kind, || setup.handled.contains(kinds.name(r.kind.0)));
+        let was_empty = lane.ready.len() == 0;
+        f(&mut lane.ready);
+        if was_empty != (lane.ready.len() == 0) {
+            if queue.head().is_some() {
+                active.insert(r.queue);
+            } else {
+                active.remove(&r.queue);
+            }
         }
     }
 

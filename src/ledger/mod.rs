@@ -69,6 +69,8 @@ pub(crate) struct Ledger {
     kinds: Names,
     queue_names: Names,
     queues: Vec<QueueState>,
+    /// Queues with a ready job that a handler here could run.
+    active: BTreeSet<QueueIx>,
     policies: Policies,
     leases: FxHashMap<JobId, LeaseRecord>,
     /// Leases of jobs that must run with nothing else in the process: 0 or 1.
