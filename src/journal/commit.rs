@@ -35,11 +35,38 @@ impl Geometry {
         32 * u64::from(self.segment_bytes)
     }
 
+    /// Why these sizes are none that a store is made with; `None` if they are.
+    pub(crate) fn fault(self) -> Option<&'static str> {
+        let Geometry {
+            segment_bytes,
+            entry_cap,
+            sync_budget,
+        } = self;
+        if !segment_bytes.is_power_of_two() || !SEGMENT_BYTES.contains(&segment_bytes) {
+            return Some("its segment size is out of range");
+        }
+        // J2, for every geometry.
+        if !ENTRY_CAP.contains(&entry_cap) || 17 * entry_cap > segment_bytes / 4 {
+            return Some("its largest entry is out of range");
+        }
+        // Less than one removal, and nothing could ever be removed. Without a bound: the laboratory's sabotage.
+        let has_room = u64::from(sync_budget) >= self.remove_cost();
+        if !has_room || (sync_budget > segment_bytes / 8 && sync_budget != u32::MAX) {
+            return Some("its sync budget is out of range");
+        }
+        None
+    }
+
     /// What a removal counts against the budget: every tenth rewrites a leaf of up to 16 entries.
     fn remove_cost(self) -> u64 {
         u64::from(self.entry_cap) * 16 / 10
     }
 }
+
+/// Segments that a store may have.
+const SEGMENT_BYTES: std::ops::RangeInclusive<u32> = 64 << 10..=16 << 20;
+/// Largest entries that a store may have: above a header, below what a place's offset can tell.
+const ENTRY_CAP: std::ops::RangeInclusive<u32> = 512..=56 << 10;
 
 const _: () = {
     let g = Geometry::DEFAULT;

@@ -27,6 +27,8 @@ pub(crate) const FORMAT: u16 = 1;
 
 const MAGIC: [u8; 4] = *b"JSLE";
 const HASHED: usize = 128;
+/// No life comes near it, and what is added to such numbers cannot overflow.
+const NUMBER_MAX: u64 = 1 << 62;
 
 /// What an entry says about itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -270,6 +272,10 @@ impl Header {
             return Err(bad("does not begin like an entry"));
         }
         let short = || bad("shorter than its header");
+        // In every format the hash lies at 128. First: a flipped bit is no newer version.
+        if entry.get(HASHED..HEADER_LEN).ok_or_else(short)? != hash_of(entry) {
+            return Err(bad("its hash does not match its content"));
+        }
         let format = u16::from_le_bytes(fields.take().ok_or_else(short)?);
         if format > FORMAT {
             return Err(ReadError::Newer {
@@ -284,11 +290,22 @@ impl Header {
         if usize::from(header_len) != HEADER_LEN || header.1 as usize != body_len {
             return Err(bad("has another length than its header says"));
         }
-        if hash_of(entry) != header.0.hash {
-            return Err(bad("its hash does not match its content"));
-        }
         if header.0.part >= header.0.parts {
             return Err(bad("part number out of range"));
+        }
+        let Header {
+            epoch,
+            group,
+            position,
+            tail,
+            ..
+        } = header.0;
+        if [epoch, group, position, tail]
+            .iter()
+            .any(|n| *n > NUMBER_MAX)
+            || tail > position
+        {
+            return Err(bad("a number of its header is out of range"));
         }
         Ok(header.0)
     }
@@ -390,4 +407,61 @@ pub(crate) fn event_at(entry: &[u8], offset: u16) -> Result<Event<'_>, ReadError
         .map_or(0, i64::from_le_bytes);
     let rest = entry.get(usize::from(offset)..).unwrap_or_default();
     Ok(read(rest, at_ms)?.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::RootRecord;
+
+    fn entry(group: u64, position: u64, epoch: u64, tail: u64) -> Vec<u8> {
+        let mut chain = Chain {
+            store: 7,
+            epoch,
+            next_group: group,
+            next_position: position,
+            last_hash: [0; 32],
+        };
+        let mut draft = Draft::new(Geometry::DEFAULT);
+        draft.begin(&chain);
+        draft.push(&Event::RootSet(RootRecord::default())).unwrap();
+        let sealed = draft.seal(&mut chain, 0, tail, 0);
+        sealed.first().unwrap().bytes.to_vec()
+    }
+
+    #[test]
+    fn a_flipped_bit_is_damage_and_no_newer_version() {
+        let whole = entry(1, 1, 0, 1);
+        assert!(Header::read(&whole).is_ok());
+        for bit in 0..8 * whole.len() {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let read = Header::read(&bytes);
+            assert!(
+                matches!(read, Err(ReadError::Damaged(_))),
+                "{bit}: {read:?}"
+            );
+        }
+        for len in 0..whole.len() {
+            assert!(matches!(
+                Header::read(&whole[..len]),
+                Err(ReadError::Damaged(_))
+            ));
+        }
+    }
+
+    #[test]
+    fn numbers_that_would_overflow_are_damage() {
+        let far = NUMBER_MAX + 1;
+        assert!(Header::read(&entry(NUMBER_MAX, NUMBER_MAX, NUMBER_MAX, NUMBER_MAX)).is_ok());
+        for bytes in [
+            entry(far, 1, 0, 1),
+            entry(1, far, 0, 1),
+            entry(1, 1, far, 1),
+            entry(1, far, 0, far),
+            entry(1, 5, 0, 6),
+        ] {
+            assert!(matches!(Header::read(&bytes), Err(ReadError::Damaged(_))));
+        }
+    }
 }

@@ -11,6 +11,9 @@ use super::frame::ReadError;
 use crate::error::{Error, Result};
 use crate::ledger::{Event, Stamp};
 
+/// Positions that a replay may skip, those of groups that were cut short: hundreds of the largest.
+const SKIPPED_MAX: u64 = 1 << 22;
+
 /// Where a journal ends.
 #[derive(Clone, Debug)]
 pub(crate) struct Head {
@@ -77,9 +80,16 @@ pub(crate) fn replay(
 ) -> Result<()> {
     let last = &head.last;
     let mut before: Option<Header> = None;
+    let mut skipped = 0_u64;
     journal.scan(last.tail, &mut |position, entry| {
         let header = checked(position, &entry, last.store)?;
         follows(before.as_ref(), &header, last)?;
+        // Memory is taken per position, so a gap is not believed without end.
+        let gap = before.map_or(0, |before| position - before.position - 1);
+        skipped += gap;
+        if skipped > SKIPPED_MAX {
+            return Err(damage(position, "too many positions before it are unused"));
+        }
         let told = |reason: String| damage(position, &reason);
         visit(Visit::Entry {
             position,
@@ -149,6 +159,9 @@ fn follows(before: Option<&Header>, header: &Header, last: &Header) -> Result<()
             ))
         };
     };
+    if position <= before.position {
+        return Err(damage(position, "the positions do not rise"));
+    }
     if header.previous != before.hash {
         return Err(damage(position, "it does not follow the entry before it"));
     }
@@ -185,5 +198,46 @@ fn damage(position: u64, reason: &str) -> Error {
         path: "journal".into(),
         what: format!("entry {position}"),
         reason: reason.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::entry::Draft;
+    use super::super::{Geometry, MemoryDisk, commit};
+    use super::*;
+    use crate::ledger::RootRecord;
+
+    /// Two groups, all hashes right, with so many positions unused between them.
+    fn replayed(gap: u64) -> Result<()> {
+        let mut chain = Chain {
+            store: 7,
+            epoch: 0,
+            next_group: 1,
+            next_position: 1,
+            last_hash: [0; 32],
+        };
+        let mut journal = MemoryDisk::default().journal();
+        for _ in 0..2 {
+            let mut draft = Draft::new(Geometry::DEFAULT);
+            draft.begin(&chain);
+            draft.push(&Event::RootSet(RootRecord::default()))?;
+            let group = draft.seal(&mut chain, 0, 1, 0);
+            commit(&mut journal, &group, &mut [].into(), Geometry::DEFAULT)?;
+            chain.next_position += gap;
+        }
+        let head = find_head(&mut journal, 7)?;
+        replay(&mut journal, &head, &mut |_| Ok(()))
+    }
+
+    #[test]
+    fn a_gap_is_not_believed_without_end() {
+        replayed(0).unwrap();
+        replayed(5_000).unwrap();
+        replayed(SKIPPED_MAX).unwrap();
+        for gap in [SKIPPED_MAX + 1, 1 << 40, 1 << 61] {
+            let refused = replayed(gap).unwrap_err();
+            assert!(matches!(refused, Error::Damaged { .. }), "{gap}: {refused}");
+        }
     }
 }

@@ -79,6 +79,11 @@ impl StoreHeader {
         if !bytes.starts_with(&MAGIC) {
             return Err(damaged("it does not begin like one"));
         }
+        // In every format the checksum is the last 8 bytes. First: a flipped bit is no newer version.
+        let (content, sum) = bytes.split_at(bytes.len().saturating_sub(8));
+        if sum != checksum(content) {
+            return Err(damaged("its checksum does not match"));
+        }
         let format = number(8)?;
         if format > u32::from(FORMAT) {
             return Err(Error::NewerFormat {
@@ -88,9 +93,8 @@ impl StoreHeader {
                 known: FORMAT.into(),
             });
         }
-        let (content, sum) = bytes.split_at(bytes.len().saturating_sub(8));
-        if sum != checksum(content) || content.len() != 44 {
-            return Err(damaged("its checksum does not match"));
+        if bytes.len() != 52 {
+            return Err(damaged("it has another length than its format"));
         }
         let layout = number(40)?;
         if layout != layout_fingerprint() {
@@ -110,7 +114,9 @@ impl StoreHeader {
             entry_cap: number(32)?,
             sync_budget: number(36)?,
         };
-        Ok(StoreHeader { store, geometry })
+        geometry
+            .fault()
+            .map_or(Ok(StoreHeader { store, geometry }), |why| Err(damaged(why)))
     }
 }
 
@@ -273,5 +279,78 @@ impl Store {
             Witness::open(&self.witness(), header.store),
             Ok(Found::Marked(_, mark)) if mark.journal_bytes >= large_from
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn read_back(bytes: &[u8]) -> Result<StoreHeader> {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("jobsled");
+        fs::write(&path, bytes).unwrap();
+        StoreHeader::read(&path)
+    }
+
+    fn header(segment_bytes: u32, entry_cap: u32, sync_budget: u32) -> StoreHeader {
+        StoreHeader {
+            store: 7,
+            geometry: Geometry {
+                segment_bytes,
+                entry_cap,
+                sync_budget,
+            },
+        }
+    }
+
+    #[test]
+    fn only_sizes_that_work_are_believed() {
+        let default = Geometry::DEFAULT;
+        let sound = [
+            (
+                default.segment_bytes,
+                default.entry_cap,
+                default.sync_budget,
+            ),
+            (64 << 10, 900, 8 << 10),
+            (512 << 10, 6 << 10, 64 << 10),
+            (64 << 10, 900, u32::MAX),
+        ];
+        for (segment, cap, budget) in sound {
+            let header = header(segment, cap, budget);
+            assert_eq!(read_back(&header.to_bytes()).unwrap(), header);
+        }
+        let broken = [
+            (0, 900, 8 << 10, "segment"),
+            (32 << 10, 512, 4 << 10, "segment"),
+            (100_000, 900, 8 << 10, "segment"),
+            (32 << 20, 900, 8 << 10, "segment"),
+            (4 << 20, 511, 512 << 10, "entry"),
+            (4 << 20, 65_000, 512 << 10, "entry"),
+            (4 << 20, u32::MAX, 512 << 10, "entry"),
+            (64 << 10, 1_000, 8 << 10, "entry"),
+            (64 << 10, 900, 0, "budget"),
+            (64 << 10, 900, 1_439, "budget"),
+            (64 << 10, 900, (8 << 10) + 1, "budget"),
+        ];
+        for (segment, cap, budget, what) in broken {
+            let refused = read_back(&header(segment, cap, budget).to_bytes()).unwrap_err();
+            let named = matches!(&refused, Error::Damaged { reason, .. } if reason.contains(what));
+            assert!(named, "{segment} {cap} {budget}: {refused}");
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_of_the_header_is_damage_and_no_newer_version() {
+        let whole = header(4 << 20, 57_344, 512 << 10).to_bytes();
+        for bit in 0..8 * whole.len() {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let refused = read_back(&bytes).unwrap_err();
+            assert!(matches!(refused, Error::Damaged { .. }), "{bit}: {refused}");
+        }
     }
 }
