@@ -44,7 +44,8 @@ fn let_it_hang(engine: &Engine, clock: &ManualClock) {
 }
 
 fn hanging(engine: &Engine) -> (usize, usize) {
-    let pool = &engine.health().pools[0];
+    let pools = engine.health().pools;
+    let pool = pools.first().expect("one pool");
     (pool.replaced, pool.lost)
 }
 
@@ -112,7 +113,7 @@ fn an_executor_that_drops_its_tasks_is_left_alone() {
     // Each look at the engine is a group, in which jobs could be handed out.
     let is_left_alone = |seconds: u64| {
         engine.stats().unwrap(); // the writer has the task back
-        clock.advance(Duration::from_secs(seconds) - Duration::from_millis(1));
+        clock.advance(Duration::from_millis(seconds * 1_000 - 1));
         for _ in 0..100 {
             engine.stats().unwrap();
         }
