@@ -7,10 +7,10 @@
 //! leaves the original as evidence.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::sys::ballast::is_no_room;
 use crate::sys::files;
 
 /// The directory and its two neighbours.
@@ -54,7 +54,7 @@ impl Swap {
                 // The original is the evidence; the copy is of no use.
                 files::remove_dir_if_there(&self.new)?;
                 return match error {
-                    Error::Io { source, .. } if source.kind() == ErrorKind::StorageFull => Ok(None),
+                    Error::Io { source, .. } if is_no_room(source.kind()) => Ok(None),
                     error => Err(self.about_original(error)),
                 };
             }
@@ -100,4 +100,30 @@ pub(super) fn sync_tree(dir: &Path) -> Result<()> {
         }
     }
     files::sync_dir(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn no_room_leaves_the_original() {
+        for (kind, is_room) in [
+            (ErrorKind::StorageFull, true),
+            (ErrorKind::QuotaExceeded, true),
+            (ErrorKind::PermissionDenied, false),
+        ] {
+            let dir = TempDir::new().unwrap();
+            let swap = Swap::of(dir.path(), "journal");
+            fs::create_dir(&swap.now).unwrap();
+            let refuse = |path: &Path| -> Result<()> { Err(Error::io("write", path)(kind.into())) };
+            let replaced = swap.replace(refuse);
+            assert_eq!(matches!(replaced, Ok(None)), is_room, "{replaced:?}");
+            assert!(swap.now.exists() && !swap.new.exists());
+        }
+    }
 }

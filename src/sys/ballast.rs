@@ -60,7 +60,8 @@ fn cut(file: &File, len: u64) -> io::Result<()> {
     file.sync_all()
 }
 
-fn is_no_room(kind: ErrorKind) -> bool {
+/// Whether the system refused because there is no space, or none for this user.
+pub(crate) fn is_no_room(kind: ErrorKind) -> bool {
     matches!(
         kind,
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge
