@@ -353,6 +353,12 @@ impl EngineBuilder {
         if let Some(wrong) = self.wrong.take() {
             return Err(wrong);
         }
+        if cfg!(panic = "abort") {
+            log::warn!(
+                "built with panic = \"abort\": a handler that panics ends the process, and damage that makes sled \
+                 panic does too"
+            );
+        }
         let pools = self.pools()?;
         let setup = self.setup(&pools)?;
         let opened = match self.dir.clone() {
