@@ -58,7 +58,7 @@ pub(crate) fn read_back(
     now_ms: i64,
 ) -> Result<Replayed> {
     let head = find_head(journal, store)?;
-    let witness = store_dir.map(|dir| open_witness(dir, &head)).transpose()?;
+    let found = store_dir.map(|dir| open_witness(dir, &head)).transpose()?;
     let mut ledger = Ledger::new(setup, now_ms);
     replay(journal, &head, &mut |visit| match visit {
         Visit::Entry { position, bytes } => {
@@ -77,6 +77,10 @@ pub(crate) fn read_back(
             reason: "its digest is not the one that was written with it".to_owned(),
         });
     }
+    let witness = match (store_dir, found.flatten()) {
+        (Some(dir), None) => Some(make_witness(dir, &head)?),
+        (_, found) => found,
+    };
     Ok(Replayed {
         head,
         ledger,
@@ -180,9 +184,9 @@ impl Core {
     }
 }
 
-/// Opens the witness and checks that the journal has all that it saw acknowledged. A missing one is
-/// made anew.
-fn open_witness(dir: &Path, head: &Head) -> Result<Witness> {
+/// Opens the witness and checks that the journal has all that it saw acknowledged. `None` if it is
+/// missing or unreadable.
+fn open_witness(dir: &Path, head: &Head) -> Result<Option<Witness>> {
     let last = &head.last;
     let (store, path) = (dir.to_owned(), Store::at(dir).witness());
     match Witness::open(&path, last.store)? {
@@ -201,30 +205,31 @@ fn open_witness(dir: &Path, head: &Head) -> Result<Witness> {
                 reason: "the witness saw another content acknowledged under this number".to_owned(),
             })
         }
-        Found::Marked(witness, _) => Ok(witness),
-        Found::Missing | Found::Unreadable => {
-            // A store that was made a moment ago has none yet either.
-            if last.group > 1 {
-                log::warn!(
-                    "{}: the witness is missing or unreadable; it is made anew",
-                    path.display()
-                );
-            }
-            let (epoch, group, position) = (last.epoch, last.group, last.position);
-            Witness::create(
-                &path,
-                last.store,
-                &Mark {
-                    epoch,
-                    group,
-                    position,
-                    hash: last.hash,
-                    digest: last.digest,
-                    journal_bytes: 0,
-                },
-            )
-        }
+        Found::Marked(witness, _) => Ok(Some(witness)),
+        Found::Missing | Found::Unreadable => Ok(None),
     }
+}
+
+/// Makes the witness anew, of a journal that was found whole.
+fn make_witness(dir: &Path, head: &Head) -> Result<Witness> {
+    let path = Store::at(dir).witness();
+    let last = &head.last;
+    // A store that was made a moment ago has none yet either.
+    if last.group > 1 {
+        log::warn!(
+            "{}: the witness is missing or unreadable; it is made anew",
+            path.display()
+        );
+    }
+    let mark = Mark {
+        epoch: last.epoch,
+        group: last.group,
+        position: last.position,
+        hash: last.hash,
+        digest: last.digest,
+        journal_bytes: 0,
+    };
+    Witness::create(&path, last.store, &mark)
 }
 
 /// Makes the first group of a store: its root record.
@@ -248,4 +253,46 @@ pub(crate) fn first_group(
         .map_err(|Mismatch(reason)| Error::Bug(reason))?;
     let tail = draft.first_position();
     Ok(draft.seal(chain, now_ms, tail, ledger.digest()))
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::journal::{MemoryDisk, StoreHeader, commit};
+    use crate::ledger::RootRecord;
+
+    /// Replays one group that names this digest, beside a witness that is missing.
+    fn read(digest: Option<u128>) -> (Result<()>, bool) {
+        let dir = TempDir::new().unwrap();
+        let header = StoreHeader {
+            store: 7,
+            geometry: Geometry::DEFAULT,
+        };
+        let mut chain = header.first_chain();
+        let group = match digest {
+            None => first_group(&mut chain, header.geometry, 0).unwrap(),
+            Some(digest) => {
+                let mut draft = Draft::new(header.geometry);
+                draft.begin(&chain);
+                draft.push(&Event::RootSet(RootRecord::default())).unwrap();
+                draft.seal(&mut chain, 0, 1, digest)
+            }
+        };
+        let mut journal = MemoryDisk::default().journal();
+        commit(&mut journal, &group, &mut VecDeque::new(), header.geometry).unwrap();
+        let read = read_back(&mut journal, 7, Some(dir.path()), Setup::default(), 0);
+        (read.map(drop), dir.path().join("witness").exists())
+    }
+
+    #[test]
+    fn a_witness_is_made_only_of_a_journal_that_is_whole() {
+        let (read_whole, made) = read(None);
+        read_whole.unwrap();
+        assert!(made);
+        let (refused, made) = read(Some(99));
+        assert!(matches!(refused, Err(Error::Damaged { .. })), "{refused:?}");
+        assert!(!made, "a witness of damage");
+    }
 }

@@ -12,7 +12,7 @@ use super::events::What;
 use super::handout::Asked;
 use crate::error::{Error, Result};
 use crate::job::JobId;
-use crate::journal::{self, Mark};
+use crate::journal::{self, Mark, Witness};
 use crate::ledger::{ChangeKind, Event, History, Mismatch, Stamp};
 
 /// Events that time alone may add to one group.
@@ -291,7 +291,11 @@ impl Core {
             let large_from = self.geometry.large_from();
             if let Err(error) = witness.record(&mark, large_from) {
                 log::error!("{error}; going on without the witness");
-                self.disk.witness = None;
+                self.disk
+                    .witness
+                    .take()
+                    .into_iter()
+                    .for_each(Witness::give_up);
             }
         }
         self.reader.remember(sealed);

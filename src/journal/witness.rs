@@ -194,6 +194,15 @@ impl Witness {
         Ok(())
     }
 
+    /// Removes the file, so that no mark of it is believed later: a stale one that says "large" would have
+    /// the next opening done in place.
+    pub(crate) fn give_up(self) {
+        let removed = fs::remove_file(&self.path).map_err(Error::io("remove", self.path.as_path()));
+        if let Err(error) = removed.and_then(|()| files::sync_parent(&self.path)) {
+            log::error!("{error}; a stale witness may stay");
+        }
+    }
+
     /// Puts the recorded marks on stable storage: at open and at close, not per group.
     pub(crate) fn sync(&self) -> Result<()> {
         self.file
@@ -435,6 +444,18 @@ mod tests {
             ),
             "{refused}"
         );
+    }
+
+    #[test]
+    fn given_up_it_is_gone() {
+        let (dir, path, mut witness) = made();
+        witness.record(&mark(1, 2), LARGE).unwrap();
+        witness.give_up();
+        assert!(matches!(
+            Witness::open(&path, STORE).unwrap(),
+            Found::Missing
+        ));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[test]
