@@ -163,7 +163,7 @@ pub enum Error {
     },
     /// The store was written by a newer version.
     #[error(
-        "{path} was written by a newer version ({what} {found}, this one knows up to {known}): update this program. Nothing was changed"
+        "{path} was written by a newer version ({what} {found}, this one knows up to {known}): update this program. Nothing was converted"
     )]
     NewerFormat {
         /// The store.
@@ -188,9 +188,10 @@ pub enum Error {
         /// Layout fingerprint of this build.
         here: u32,
     },
-    /// Stored data is damaged. The files were left as they are.
+    /// Stored data is damaged. The files were left as they are, unless they had to be opened in place: a large
+    /// journal, or a disk without room for a copy.
     #[error(
-        "{path} is damaged: {what}: {reason}. The files were left alone; keep a copy of them before any repair"
+        "{path} is damaged: {what}: {reason}. Nothing was repaired; keep a copy of the files before you do"
     )]
     Damaged {
         /// The store, or the file in it.
@@ -203,7 +204,7 @@ pub enum Error {
     /// The journal ends before what the witness saw acknowledged: the disk lost or forgot data.
     #[error(
         "{path} lost acknowledged data: the witness saw group {witnessed} at position {position}, the \
-         journal ends at group {found}. The files were left alone; keep a copy of them before any repair"
+         journal ends at group {found}. Nothing was repaired; keep a copy of the files before you do"
     )]
     Missing {
         /// The store.

@@ -190,11 +190,11 @@ impl Ledger {
         let c = &mut root.counters;
         match event {
             Event::Enqueued(job) => {
-                root.next_id = root.next_id.max(job.id.number() + 1);
+                root.next_id = root.next_id.max(job.id.number().saturating_add(1));
                 c.enqueued += 1;
             }
             Event::Claimed { claim, .. } => {
-                root.next_claim = root.next_claim.max(claim + 1);
+                root.next_claim = root.next_claim.max(claim.saturating_add(1));
                 c.started += 1;
             }
             Event::Released { started: false, .. } => c.started = c.started.wrapping_sub(1),

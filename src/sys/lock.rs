@@ -59,7 +59,8 @@ impl StoreLock {
     ///
     /// # Errors
     ///
-    /// [`Error::Locked`], [`Error::ForeignLock`] (the text stays as it was), [`Error::Io`].
+    /// [`Error::Locked`]; [`Error::ForeignLock`] and [`Error::NewerFormat`] (the text stays as it was);
+    /// [`Error::Io`].
     pub(crate) fn acquire(store_dir: &Path, take_over: bool) -> Result<(StoreLock, Previous)> {
         let path = store_dir.join(FILE_NAME);
         let file = files::private_file()
@@ -82,6 +83,14 @@ impl StoreLock {
         let text = read_text(&lock.file).map_err(Error::io("read", lock.path.as_path()))?;
         let previous = match Owner::parse(&text) {
             None if text.is_empty() => Previous::Never,
+            None if let Some(found) = newer_version(&text) => {
+                return Err(Error::NewerFormat {
+                    path: lock.path.clone(),
+                    what: "lock version",
+                    found,
+                    known: 1,
+                });
+            }
             None => Previous::Unclean,
             Some((_, State::Clean)) => Previous::Clean,
             Some((last, State::Open)) if take_over || last.is_of_this_machine() => {
@@ -243,6 +252,16 @@ fn locked_by(store_dir: &Path, file: &File) -> Error {
             here: false,
         },
     }
+}
+
+/// The version of a text that a later version of this crate wrote.
+fn newer_version(text: &[u8]) -> Option<u32> {
+    let line = text
+        .strip_prefix(b"jobsled lock ")?
+        .split(|b| *b == b'\n')
+        .next()?;
+    let version = std::str::from_utf8(line).ok()?.parse().ok()?;
+    (version > 1).then_some(version)
 }
 
 #[cfg(test)]
@@ -434,7 +453,7 @@ mod tests {
 
     #[test]
     fn garbage_is_unclean_and_gets_replaced() {
-        for garbage in [&b"x"[..], &[0; LEN], &[255; 3 * LEN], b"jobsled lock 2\n"] {
+        for garbage in [&b"x"[..], &[0; LEN], &[255; 3 * LEN], b"jobsled lock"] {
             let dir = TempDir::new().unwrap();
             let path = dir.path().join(FILE_NAME);
             fs::write(&path, garbage).unwrap();
@@ -444,6 +463,23 @@ mod tests {
             drop(lock);
             assert_eq!(previous(dir.path()), Previous::Clean);
         }
+    }
+
+    /// What a later version writes may be another host's.
+    #[test]
+    fn a_newer_lock_is_not_taken_for_garbage() {
+        let dir = TempDir::new().unwrap();
+        fs::write(dir.path().join(FILE_NAME), b"jobsled lock 2\nstate open\n").unwrap();
+        let refused = StoreLock::acquire(dir.path(), true).unwrap_err();
+        let newer = matches!(
+            refused,
+            Error::NewerFormat {
+                found: 2,
+                known: 1,
+                ..
+            }
+        );
+        assert!(newer, "{refused}");
     }
 
     #[test]

@@ -199,7 +199,10 @@ fn a_missing_journal() {
         matches!(&error, Error::Damaged { path, .. } if *path == stored.store),
         "{error}"
     );
-    says(&error, &["journal", "missing", "left alone", "keep a copy"]);
+    says(
+        &error,
+        &["journal", "missing", "Nothing was repaired", "keep a copy"],
+    );
     same_tree(&stored.store, &before, "a missing journal");
     fs::rename(&aside, &journal).unwrap();
     stored.check();
@@ -229,7 +232,7 @@ fn a_journal_older_than_its_witness() {
             "lost acknowledged data",
             "witness",
             "ends at group",
-            "left alone",
+            "Nothing was repaired",
             "keep a copy",
         ],
     );

@@ -41,7 +41,7 @@ fn refused_as_newer(store: &Path, format: &str) {
         panic!("{error}");
     };
     assert_eq!((*what, *found, *known), (format, 2, 1), "{error}");
-    let words = "store|newer version|2|up to 1|update this program|Nothing was changed";
+    let words = "store|newer version|2|up to 1|update this program|Nothing was converted";
     says(&error, &words.split('|').collect::<Vec<_>>());
     same_tree(store, &before, format);
 }
@@ -76,7 +76,12 @@ fn a_store_header_that_cannot_be_used() {
         );
         says(
             &error,
-            &["jobsled", "store header", "left alone", "keep a copy"],
+            &[
+                "jobsled",
+                "store header",
+                "Nothing was repaired",
+                "keep a copy",
+            ],
         );
     }
     fs::remove_file(&path).unwrap();
