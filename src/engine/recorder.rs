@@ -7,8 +7,8 @@
 //! # What a record proves, and what its absence proves
 //!
 //! A record is a fact: it is written by the thread that is about to run, or has just run, the handler.
-//! The *absence* of a record says "was claimed and never started", which gives an attempt back and
-//! clears the job of suspicion. That conclusion is wrong if a write failed or the file was lost, and
+//! The *absence* of a record says "was claimed and never started", which clears the job of
+//! suspicion. That conclusion is wrong if a write failed or the file was lost, and
 //! then a job that kills its process might do so for ever. So absence counts only beside a valid
 //! **head**, written by [`Recorder::start_epoch`]:
 //!

@@ -100,7 +100,8 @@ impl<'e, O> Request<'e, O> {
         self
     }
 
-    /// Not before this much time has passed. Goes by time passed: setting the wall clock changes nothing.
+    /// Not before this much time has passed: while an engine has the store open, setting the wall clock changes
+    /// nothing. While none has, the wall clock tells what has passed.
     pub fn after(mut self, wait: Duration) -> Self {
         self.draft.wait = Wait::For(millis(wait));
         self

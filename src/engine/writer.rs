@@ -70,7 +70,7 @@ impl Drop for LetGo {
     }
 }
 
-/// Waits for a command. `Some(None)`: time is up. `None`: nobody can ever send one again.
+/// Waits for a command. `Some(None)`: time is up. `None` only if no sender were left, and the core has one itself.
 fn next(core: &Core, commands: &Receiver<Command>) -> Option<Option<Command>> {
     let wait = core.sleep_at_most();
     if core.wants_idle_step() || wait.is_some_and(|wait| wait.is_zero()) {

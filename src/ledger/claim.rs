@@ -70,7 +70,7 @@ impl Ledger {
             .filter_map(move |&queue| Some((queue, self.queue_of_pool(queue, pool)?.head()?)))
     }
 
-    /// The event of a claim. `Hold` is respected by `pick`; whoever must run alone is marked here.
+    /// The event of a claim. `Hold` is respected by both picks; whoever must run alone is marked here.
     pub(crate) fn claim(&self, id: JobId) -> Option<(u64, Event<'static>)> {
         let record = self.jobs.get(id).filter(|r| r.phase == Phase::Waiting)?;
         let claim = self.root.next_claim;
