@@ -272,7 +272,8 @@ impl Engine {
     /// Then the store is closed.
     ///
     /// *Blocking:* up to `grace`, and the closing: a log of up to 128 MiB is copied and opened once more, so
-    /// that the next opening finds all in order (some 50 ms for a small one). Called in a handler, it does not wait for that handler.
+    /// that the next opening finds all in order (some 50 ms for a small one). Called in a handler, it does not
+    /// wait for that handler.
     ///
     /// # Errors
     ///

@@ -65,7 +65,7 @@ impl SledJournal {
         geometry: Geometry,
         check: &mut dyn FnMut(&mut dyn Journal) -> Result<()>,
     ) -> Result<SledJournal> {
-        let opened = swap.replace(|copy| {
+        let opened = swap.replace(room(geometry), |copy| {
             let mut journal = SledJournal::open_checked(copy, swap, geometry, check)?;
             journal.sync()?;
             if cfg!(unix) {
@@ -196,7 +196,7 @@ impl SledJournal {
     /// Opens a copy of the closed journal and closes it again, which leaves a fresh snapshot; the copy takes
     /// the original's place only if it holds the same.
     fn renew_snapshot(swap: &Swap, geometry: Geometry, content: &Content) -> Result<()> {
-        let copied = swap.replace(|copy| {
+        let copied = swap.replace(room(geometry), |copy| {
             let journal = SledJournal::open_files(copy, swap, geometry)?;
             if journal.content()? != *content {
                 return Err(journal.incomplete());
@@ -404,6 +404,11 @@ fn open_when_released(config: &sled::Config) -> sled::Result<sled::Db> {
 
 fn is_still_held(error: &std::io::Error) -> bool {
     error.kind() == ErrorKind::WouldBlock || error.to_string().contains("could not acquire lock")
+}
+
+/// What opening and a first group may write beyond the log as it is.
+fn room(geometry: Geometry) -> u64 {
+    2 * u64::from(geometry.segment_bytes)
 }
 
 /// A snapshot that a crash left half made sorts last, is read first and fails every later open. The

@@ -45,8 +45,18 @@ impl Swap {
     }
 
     /// Copies the directory, lets `change` work on the copy and puts the copy in its place. What
-    /// `change` leaves open stays open. `None` if the disk has no room for it; nothing is changed then.
-    pub(super) fn replace<T>(&self, change: impl FnOnce(&Path) -> Result<T>) -> Result<Option<T>> {
+    /// `change` leaves open stays open; it may write `room` bytes more. `None` if the disk has no room for it;
+    /// nothing is changed then.
+    pub(super) fn replace<T>(
+        &self,
+        room: u64,
+        change: impl FnOnce(&Path) -> Result<T>,
+    ) -> Result<Option<T>> {
+        // Asked before: a disk that gets full in the middle makes sled panic, which looks like damage.
+        let needed = bytes_below(&self.now)?.saturating_add(room);
+        if files::free_bytes(&self.parent).is_ok_and(|free| free < needed) {
+            return Ok(None);
+        }
         let changed = files::copy_dir(&self.now, &self.new).and_then(|()| change(&self.new));
         let changed = match changed {
             Ok(changed) => changed,
@@ -89,6 +99,21 @@ impl Swap {
     }
 }
 
+/// Bytes of all files below a directory.
+fn bytes_below(dir: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(dir).map_err(Error::io("list", dir))? {
+        let path = entry.map_err(Error::io("list", dir))?.path();
+        let found = fs::metadata(&path).map_err(Error::io("look at", path.as_path()))?;
+        bytes += if found.is_dir() {
+            bytes_below(&path)?
+        } else {
+            found.len()
+        };
+    }
+    Ok(bytes)
+}
+
 /// Puts a directory and all in it on stable storage. sled syncs neither `conf` nor any directory.
 pub(super) fn sync_tree(dir: &Path) -> Result<()> {
     for entry in fs::read_dir(dir).map_err(Error::io("list", dir))? {
@@ -121,9 +146,14 @@ mod tests {
             let swap = Swap::of(dir.path(), "journal");
             fs::create_dir(&swap.now).unwrap();
             let refuse = |path: &Path| -> Result<()> { Err(Error::io("write", path)(kind.into())) };
-            let replaced = swap.replace(refuse);
+            let replaced = swap.replace(0, refuse);
             assert_eq!(matches!(replaced, Ok(None)), is_room, "{replaced:?}");
             assert!(swap.now.exists() && !swap.new.exists());
         }
+        let dir = TempDir::new().unwrap();
+        let swap = Swap::of(dir.path(), "journal");
+        fs::create_dir(&swap.now).unwrap();
+        let replaced = swap.replace(u64::MAX, |_| -> Result<()> { panic!("begun without room") });
+        assert!(matches!(replaced, Ok(None)), "{replaced:?}");
     }
 }
