@@ -1,8 +1,9 @@
 //! Time, from one place. Nothing else in the crate reads a clock.
 //!
-//! Two clocks are kept apart. The *wall clock* (UTC) can be set, so it judges only what people
+//! Three clocks are kept apart. The *wall clock* (UTC) can be set, so it judges only what people
 //! write as a time: wait-until, expiry, history. The *steady clock* cannot be set and goes on while
-//! the machine sleeps; leases, limits and the detection of clock steps rest on it.
+//! the machine sleeps; the detection of clock steps rests on it. The *awake clock* stands still while the
+//! machine sleeps: limits, leases and graces of what runs go by it, for a handler that slept did not hang.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,24 +11,34 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
-/// Both clocks, read together.
+/// The clocks, read together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
     /// Milliseconds since 1970-01-01T00:00Z by the wall clock.
     pub wall_ms: i64,
-    /// Time since an arbitrary fixed moment, never set back.
+    /// Time since an arbitrary fixed moment, never set back; goes on while the machine sleeps.
     pub steady: Duration,
+    /// Time since an arbitrary fixed moment, never set back; stands still while the machine sleeps.
+    pub awake: Duration,
+}
+
+impl Now {
+    fn pass(&mut self, by: Duration) {
+        let by_ms = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
+        self.wall_ms = self.wall_ms.saturating_add(by_ms);
+        self.steady = self.steady.saturating_add(by);
+    }
 }
 
 /// A source of time for an engine: [`SystemClock`] unless a test gives a [`ManualClock`].
 pub trait Clock: Send + Sync + 'static {
-    /// Reads both clocks.
+    /// Reads the clocks.
     fn now(&self) -> Now;
 
-    /// How long a thread may really wait when it wants to wait `steady` more by this clock. `None`
+    /// How long a thread may really wait when it wants to wait `time` more by this clock. `None`
     /// means: wait until woken (a manual clock wakes everybody when it is moved).
-    fn real_wait(&self, steady: Duration) -> Option<Duration> {
-        Some(steady)
+    fn real_wait(&self, time: Duration) -> Option<Duration> {
+        Some(time)
     }
 
     /// Asks the clock to call `wake` whenever it was moved by hand. A clock that runs by itself
@@ -55,6 +66,7 @@ impl Clock for SystemClock {
         Now {
             wall_ms,
             steady: crate::sys::steady_time(),
+            awake: crate::sys::awake_time(),
         }
     }
 }
@@ -88,6 +100,7 @@ impl ManualClock {
         let now = Now {
             wall_ms,
             steady: Duration::from_secs(1_000),
+            awake: Duration::from_secs(1_000),
         };
         ManualClock {
             inner: Arc::new(Manual {
@@ -97,13 +110,17 @@ impl ManualClock {
         }
     }
 
-    /// Moves both clocks forward, as real time does.
+    /// Moves all clocks forward, as real time does.
     pub fn advance(&self, by: Duration) {
-        let by_ms = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
         self.change(|now| {
-            now.wall_ms = now.wall_ms.saturating_add(by_ms);
-            now.steady = now.steady.saturating_add(by);
+            now.pass(by);
+            now.awake = now.awake.saturating_add(by);
         });
+    }
+
+    /// The machine sleeps for so long: the awake clock stands still.
+    pub fn suspend(&self, by: Duration) {
+        self.change(|now| now.pass(by));
     }
 
     /// Steps the wall clock alone, as a user or a time server does.
@@ -122,7 +139,7 @@ impl Clock for ManualClock {
         *self.inner.now.lock()
     }
 
-    fn real_wait(&self, _steady: Duration) -> Option<Duration> {
+    fn real_wait(&self, _time: Duration) -> Option<Duration> {
         None
     }
 

@@ -50,7 +50,7 @@ impl Engine {
     /// [`Error::Refused`] after a failed write.
     pub fn claim<J: Job>(&self, queue: &str, wait: Duration) -> Result<Option<Claim<J>>> {
         check_name("queue name", queue)?;
-        let until = self.shared.clock.now().steady.saturating_add(wait);
+        let until = self.shared.clock.now().awake.saturating_add(wait);
         let (kind, queue) = (J::KIND, queue.to_owned());
         let job = self.shared.ask(|reply| Command::Claim {
             kind,
@@ -111,7 +111,7 @@ impl<J: Job> Claim<J> {
     pub fn heartbeat(&self) -> bool {
         self.job
             .live
-            .sign_of_life(self.engine.shared.clock.now().steady);
+            .sign_of_life(self.engine.shared.clock.now().awake);
         self.job.live.asked() == Asked::No
     }
 

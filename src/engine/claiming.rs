@@ -84,7 +84,7 @@ impl Core {
     }
 
     pub(super) fn claim_for_pool(&mut self, pool: usize) -> Result<()> {
-        let now = self.now.steady;
+        let now = self.now.awake;
         let Some(link) = self.pools.get_mut(pool) else {
             return Ok(());
         };
@@ -125,13 +125,13 @@ impl Core {
             match self.ledger.pick_kind(&wanted.queue, wanted.kind) {
                 Pick::Job(key, queue) => {
                     let live = self.claim(key.id, None)?;
-                    live.start(self.now.steady);
+                    live.start(self.now.awake);
                     self.ledger.turn_taken(queue);
                     self.pending
                         .claims
                         .push((key.id, Target::Hand(wanted.reply)));
                 }
-                _ if wanted.until <= self.now.steady => {
+                _ if wanted.until <= self.now.awake => {
                     self.answer(move |fate| wanted.reply.send(fate.of(None)));
                 }
                 _ => self.hand_claims.push(wanted),

@@ -298,20 +298,20 @@ impl Core {
         let hand = self
             .hand_claims
             .iter()
-            .map(|claim| claim.until.saturating_sub(now.steady));
+            .map(|claim| claim.until.saturating_sub(now.awake));
         let limits = self.limited.iter().filter_map(|id| self.next_limit(*id));
         let closing = match self.mode {
-            Mode::Closing { until } => Some(until.saturating_sub(now.steady)),
+            Mode::Closing { until } => Some(until.saturating_sub(now.awake)),
             _ => None,
         };
         let rests = self.pools.iter().filter_map(|pool| pool.rests_until);
         let rests = rests.filter(|_| self.mode == Mode::Open);
         timer
             .into_iter()
-            .chain(rests.map(|at| at.saturating_sub(now.steady)))
+            .chain(rests.map(|at| at.saturating_sub(now.awake)))
             .chain(trusted)
             .chain(hand)
-            .chain(limits.map(|at| at.saturating_sub(now.steady)))
+            .chain(limits.map(|at| at.saturating_sub(now.awake)))
             .chain(closing)
             .min()
     }

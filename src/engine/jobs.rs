@@ -59,10 +59,10 @@ impl Core {
         let space = &mut self.free_space;
         let due = space
             .looked_at
-            .is_none_or(|at| self.now.steady.saturating_sub(at) >= DISK_LOOK_EVERY)
+            .is_none_or(|at| self.now.awake.saturating_sub(at) >= DISK_LOOK_EVERY)
             || space.written_since > self.limits.disk_floor / 8;
         if due {
-            space.looked_at = Some(self.now.steady);
+            space.looked_at = Some(self.now.awake);
             space.written_since = 0;
             // A file system that cannot tell is taken to have room.
             space.free = crate::sys::files::free_bytes(dir).unwrap_or(u64::MAX);
@@ -164,7 +164,7 @@ impl Core {
         match (answer, wish) {
             (ChangeAnswer::IsRunning, ChangeKind::Cancel { reason }) => {
                 if let Some(run) = self.running.get(&id) {
-                    run.live.ask(Asked::Cancelled, reason, self.now.steady);
+                    run.live.ask(Asked::Cancelled, reason, self.now.awake);
                 }
             }
             (ChangeAnswer::Done, ChangeKind::Complete { .. }) => {
@@ -172,7 +172,7 @@ impl Core {
                     // No handler need begin, and one that has may stop.
                     run.live.take_back();
                     run.live
-                        .ask(Asked::LeaseLost, "completed from outside", self.now.steady);
+                        .ask(Asked::LeaseLost, "completed from outside", self.now.awake);
                     let claim = run.claim;
                     self.let_go(id, claim);
                 }

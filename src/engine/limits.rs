@@ -43,7 +43,7 @@ impl Core {
 
     /// Asks handlers past a limit to stop, and takes the lease from those that do not.
     pub(super) fn watch_limits(&mut self) -> Result<()> {
-        let now = self.now.steady;
+        let now = self.now.awake;
         let mut reached: Vec<JobId> = self
             .limited
             .iter()
@@ -86,7 +86,7 @@ impl Core {
             retry_after_ms: None,
         };
         self.settle(Settle::by_the_writer(id, claim, outcome))?;
-        live.ask(Asked::LeaseLost, &error, self.now.steady);
+        live.ask(Asked::LeaseLost, &error, self.now.awake);
         if let Some(link) = pool.and_then(|pool| self.pools.get(pool))
             && !(link.replace_slot)(&live)
         {
@@ -102,7 +102,7 @@ impl Core {
         let Mode::Closing { until } = self.mode else {
             return Ok(());
         };
-        if !self.running.is_empty() && self.now.steady < until {
+        if !self.running.is_empty() && self.now.awake < until {
             return Ok(());
         }
         let mut left: Vec<(JobId, u64)> = self
@@ -117,7 +117,7 @@ impl Core {
             self.settle(Settle::by_the_writer(id, claim, outcome))?;
             if let Some(live) = live {
                 let why = "the engine was shut down";
-                live.ask(Asked::LeaseLost, why, self.now.steady);
+                live.ask(Asked::LeaseLost, why, self.now.awake);
             }
             self.given_back += 1;
         }

@@ -218,7 +218,7 @@ impl Shared {
 
     pub(super) fn shutdown(&self, grace: Duration) -> Result<ShutdownReport> {
         self.check_process()?;
-        let until = self.clock.now().steady.saturating_add(grace);
+        let until = self.clock.now().awake.saturating_add(grace);
         let given_back = self.ask(|reply| Command::Shutdown { until, reply });
         self.watchdog.close();
         self.pool_health.lock().clear();
@@ -315,7 +315,7 @@ pub(super) mod tests {
         });
         let mut ticket = hung.job(note()).enqueue_nowait().unwrap();
         let clock = engine.shared.clock.clone();
-        let _hangs = dog.commit_begins(clock.now().steady);
+        let _hangs = dog.commit_begins(clock.now().awake);
         dog.start(clock, gate).unwrap();
         let minute = Duration::from_mins(1);
         let answers = [
@@ -352,7 +352,7 @@ pub(super) mod tests {
         });
         let taken = hung.job(note()).enqueue_nowait().unwrap();
         let clock = engine.shared.clock.clone();
-        let _hangs = dog.commit_begins(clock.now().steady);
+        let _hangs = dog.commit_begins(clock.now().awake);
         dog.start(clock, gate).unwrap();
         for at in ["while it waits", "and from then on"] {
             let refused = hung.enqueue(note());

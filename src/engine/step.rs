@@ -159,7 +159,7 @@ impl Core {
                 self.start_draining()?;
                 self.running
                     .values()
-                    .for_each(|run| run.live.ask(Asked::Shutdown, "shutdown", self.now.steady));
+                    .for_each(|run| run.live.ask(Asked::Shutdown, "shutdown", self.now.awake));
                 self.mode = Mode::Closing { until };
                 self.waiters.closed.push(reply);
             }
@@ -249,7 +249,7 @@ impl Core {
         let Some(journal) = &mut self.journal else {
             return Err(Error::Closed);
         };
-        let _watched = self.watchdog.commit_begins(self.clock.now().steady);
+        let _watched = self.watchdog.commit_begins(self.clock.now().awake);
         if self.draft.is_empty() {
             self.syncs += u64::from(journal::commit(
                 journal.as_mut(),
@@ -331,7 +331,7 @@ impl Core {
             .for_each(|claim| claim.reply.send(Err(refused())));
         for run in self.running.values() {
             run.live.take_back();
-            run.live.ask(Asked::LeaseLost, &cause, self.now.steady);
+            run.live.ask(Asked::LeaseLost, &cause, self.now.awake);
         }
         self.draft.discard();
         self.hub.close();

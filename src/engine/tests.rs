@@ -150,7 +150,7 @@ impl Life {
     /// Takes a handed-out job as a slot would, and begins it.
     fn take(&mut self) -> Option<HandOut> {
         let job = self.outs.try_next()?;
-        assert!(job.live.start(self.clock.now().steady));
+        assert!(job.live.start(self.clock.now().awake));
         self.outs.note_begun();
         Some(job)
     }
@@ -366,7 +366,7 @@ fn pause_takes_back_what_has_not_begun_and_shutdown_gives_back_what_runs() {
     .unwrap();
     assert_eq!(life.row(ids[1]).unwrap().state, State::Ready);
     let (reply, closed) = Reply::new();
-    let until = life.clock.now().steady + Duration::from_secs(3);
+    let until = life.clock.now().awake + Duration::from_secs(3);
     life.inbox
         .send_unbounded(Command::Shutdown { until, reply });
     life.step();
@@ -462,6 +462,28 @@ fn a_machine_that_wakes_up_in_1970_runs_its_jobs() {
     life.clock.step_wall(decades_ms);
     life.step();
     assert_eq!(states(&mut life), [State::Ready, State::Ready]);
+}
+
+/// A night asleep once ended every limited handler, and with it an attempt.
+#[test]
+fn a_handler_that_slept_with_the_machine_is_not_past_its_limit() {
+    let mut life = Life::new(1);
+    let limited = NewJob {
+        policy: Policy {
+            time_limit_ms: 60_000,
+            stall_timeout_ms: 30_000,
+            ..Policy::default()
+        },
+        ..job()
+    };
+    life.enqueue(vec![limited]).unwrap();
+    let running = life.take().unwrap();
+    life.clock.suspend(Duration::from_hours(8));
+    life.step();
+    assert_eq!(running.live.asked(), Asked::No);
+    life.clock.advance(Duration::from_secs(30));
+    life.step();
+    assert_eq!(running.live.asked(), Asked::Stalled);
 }
 
 /// Set back while the engine runs: what was asked for now, or is over, does not wait again.

@@ -122,7 +122,7 @@ impl Watchdog {
             }
             self.idle.store(false, Ordering::SeqCst);
             if self
-                .commit_age(clock.now().steady)
+                .commit_age(clock.now().awake)
                 .is_some_and(|age| age > self.limit)
             {
                 self.hangs.store(true, Ordering::Release);

@@ -48,7 +48,7 @@ impl Engine {
         let now = self.shared.clock.now();
         let stalled_commit = self
             .watchdog()
-            .commit_age(now.steady)
+            .commit_age(now.awake)
             .filter(|age| *age > STALLED_AFTER);
         let mut health = Health {
             poisoned: self

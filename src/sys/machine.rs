@@ -30,6 +30,19 @@ pub(crate) fn steady_time() -> Duration {
     }
 }
 
+/// Time since a fixed moment: never set back, and it stands still while the machine sleeps.
+pub(crate) fn awake_time() -> Duration {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        use rustix::time::{ClockId, clock_gettime};
+        Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default()
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    {
+        steady_time()
+    }
+}
+
 /// The name that the machine (or container) gives itself, `unknown` if it has none.
 ///
 /// One word: spaces and control characters, which no sane name has, become `?`.

@@ -16,5 +16,5 @@ pub(crate) mod thread;
 pub(crate) mod ballast;
 pub(crate) mod lock;
 
-pub(crate) use machine::{boot_id, host_name, steady_time};
+pub(crate) use machine::{awake_time, boot_id, host_name, steady_time};
 pub(crate) use random::{random_u64, random_u128};

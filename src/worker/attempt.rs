@@ -82,7 +82,8 @@ impl Worker {
         let clock = &self.shared.clock;
         let Now {
             wall_ms,
-            steady: began,
+            awake: began,
+            ..
         } = clock.now();
         // It was claimed in time and had to wait for a slot: dropped, it goes back and expires there.
         if job.expires_at_ms.is_some_and(|at| at <= wall_ms) || !job.live.start(began) {
@@ -106,7 +107,7 @@ impl Worker {
         CURRENT_POOL.set(outer);
         self.recorder
             .end(job.epoch, job.place, job.id.number(), job.claim);
-        let ran = clock.now().steady.saturating_sub(began);
+        let ran = clock.now().awake.saturating_sub(began);
         let outcome = self.outcome(result, cx.live());
         if let Some(hook) = &self.after_job {
             let report = report(&job, ran, &outcome);

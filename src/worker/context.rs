@@ -113,8 +113,7 @@ impl Context {
     ///
     /// The [`Stop`] to return.
     pub fn check(&self) -> JobResult<()> {
-        self.live
-            .sign_of_life(self.engine.shared.clock.now().steady);
+        self.live.sign_of_life(self.engine.shared.clock.now().awake);
         if self.live.asked() == Asked::No {
             Ok(())
         } else {
@@ -129,10 +128,10 @@ impl Context {
     /// As [`check`](Context::check).
     pub fn pause(&self, wait: Duration) -> JobResult<()> {
         let clock = &self.engine.shared.clock;
-        let until = clock.now().steady.saturating_add(wait);
+        let until = clock.now().awake.saturating_add(wait);
         self.check()?;
         self.live.pause_until(|| {
-            let left = until.saturating_sub(clock.now().steady);
+            let left = until.saturating_sub(clock.now().awake);
             (!left.is_zero()).then(|| clock.real_wait(left))
         });
         self.check()
@@ -155,15 +154,15 @@ impl Context {
         let (started_ms, _) = self.live.times()?;
         let limit_ms = Some(self.live.time_limit_ms).filter(|ms| *ms > 0)?;
         let until = Duration::from_millis(started_ms.saturating_add(limit_ms));
-        Some(until.saturating_sub(self.engine.shared.clock.now().steady))
+        Some(until.saturating_sub(self.engine.shared.clock.now().awake))
     }
 
     /// Tells how far it is; also a sign of life. Kept in memory only, announced at most ten times a second.
     pub fn progress(&self, done: u64, total: u64) {
         let now = self.engine.shared.clock.now();
-        self.live.sign_of_life(now.steady);
+        self.live.sign_of_life(now.awake);
         let hub = &self.engine.shared.hub;
-        if self.live.note_progress(done, total, now.steady) && hub.is_heard() {
+        if self.live.note_progress(done, total, now.awake) && hub.is_heard() {
             let (done, total, note) = self.live.progress();
             let what = What::Progress { done, total, note };
             hub.publish(
