@@ -245,4 +245,5 @@ pub(crate) struct Snapshot {
     pub(crate) syncs: u64,
     pub(crate) now_ms: i64,
     pub(crate) clock_trusted: bool,
+    pub(crate) held_for: Option<JobId>,
 }

@@ -296,6 +296,7 @@ impl Core {
             syncs: self.syncs,
             now_ms: self.now.wall_ms,
             clock_trusted: self.watch.until_trusted(self.now).is_zero(),
+            held_for: self.ledger.held_for(),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::engine::{Command, Engine, PoolHealth};
-use crate::job::State;
+use crate::job::{JobId, State};
 
 /// A commit that takes longer than this is told as stalled.
 const STALLED_AFTER: Duration = Duration::from_secs(10);
@@ -28,6 +28,9 @@ pub struct Health {
     pub dead: u64,
     /// False for a minute after opening and after the wall clock was set: expiries wait.
     pub clock_trusted: bool,
+    /// A job that was running in two crashes: it runs with nothing else in the process, or waits for that, and
+    /// no other job starts until it has ended.
+    pub held_for: Option<JobId>,
     /// The pools.
     pub pools: Vec<PoolHealth>,
 }
@@ -61,6 +64,7 @@ impl Engine {
             parked: 0,
             dead: 0,
             clock_trusted: false,
+            held_for: None,
             pools: self
                 .shared
                 .pool_health
@@ -76,6 +80,7 @@ impl Engine {
             Ok(snapshot) => {
                 health.compaction_backlog = snapshot.backlog_bytes;
                 health.clock_trusted = snapshot.clock_trusted;
+                health.held_for = snapshot.held_for;
                 health.parked = snapshot.queues.iter().map(|q| q.parked).sum();
                 health.dead = snapshot
                     .queues

@@ -110,20 +110,34 @@ impl Ledger {
         if self.alone > 0 {
             return Some(Pick::Hold);
         }
-        if self.loners == 0 {
-            return None;
-        }
-        let (queue, key, record) = self.active.iter().find_map(|&queue| {
-            let key = self.open_queue(queue, None)?.head()?;
-            let record = self.jobs.get(key.id).filter(|r| self.needs_alone(r))?;
-            Some((queue, key, record))
-        })?;
+        let (queue, key, record) = self.next_alone()?;
         let mine = self.leases.is_empty() && fits(queue, record);
         Some(if mine {
             Pick::Job(key, queue)
         } else {
             Pick::Hold
         })
+    }
+
+    /// The head of a queue that must run with nothing else in the process.
+    fn next_alone(&self) -> Option<(QueueIx, ReadyKey, &Record)> {
+        if self.loners == 0 {
+            return None;
+        }
+        self.active.iter().find_map(|&queue| {
+            let key = self.open_queue(queue, None)?.head()?;
+            let record = self.jobs.get(key.id).filter(|r| self.needs_alone(r))?;
+            Some((queue, key, record))
+        })
+    }
+
+    /// The job for which everything else is held up: it runs alone, or is next to.
+    pub(crate) fn held_for(&self) -> Option<JobId> {
+        if self.alone > 0 {
+            let alone = self.leases.iter().find(|(_, lease)| lease.alone);
+            return alone.map(|(id, _)| *id);
+        }
+        self.next_alone().map(|(_, key, _)| key.id)
     }
 
     /// The queue, if it may start a job now (and belongs to the pool).

@@ -794,6 +794,7 @@ fn the_one_that_kills_is_quarantined_and_its_neighbours_are_not() {
             Pick::Hold,
             "nothing runs beside a suspect"
         );
+        assert_eq!(life.ledger.held_for(), Some(id), "and people can see it");
         if id == killer {
             life.crash(Verdict::Started);
             crashes += 1;
