@@ -63,7 +63,7 @@ pub(crate) enum Command {
         queue: String,
         reply: Reply<u64>,
     },
-    /// For a caller with its own thread, who waits until `until` (steady time).
+    /// For a caller with its own thread, who waits until `until` (awake time).
     Claim {
         kind: &'static str,
         queue: String,

@@ -59,7 +59,7 @@ pub(crate) struct PoolLink {
     pub(super) outstanding: usize,
     /// How many jobs are claimed ahead now; grows and shrinks with what the pool begins per sync.
     pub(super) ahead: usize,
-    /// Gives back what it gets: how long it was left alone for that, and until when (steady time) it is.
+    /// Gives back what it gets: how long it was left alone for that, and until when (awake time) it is.
     pub(super) rest: Duration,
     pub(super) rests_until: Option<Duration>,
     /// Handed out, in order of their claims; those that began are dropped from the ends when met.
@@ -103,7 +103,7 @@ pub(super) enum Mode {
     Open,
     /// Finishes what runs, claims no more.
     Draining,
-    /// Draining, and at this steady time whatever still runs is given back.
+    /// Draining, and at this awake time whatever still runs is given back.
     Closing {
         until: Duration,
     },

@@ -146,7 +146,7 @@ pub(crate) struct Live {
     stage: AtomicU8,
     asked: AtomicU8,
     reason: Mutex<String>,
-    /// Steady milliseconds; 0 before.
+    /// Milliseconds of the awake clock; 0 before.
     started_at: AtomicU64,
     alive_at: AtomicU64,
     asked_at: AtomicU64,
@@ -260,7 +260,7 @@ impl Live {
         self.reason.lock().clone()
     }
 
-    /// When the handler began and when it last gave a sign of life, if it runs (steady ms).
+    /// When the handler began and when it last gave a sign of life, if it runs (awake ms).
     pub(crate) fn times(&self) -> Option<(u64, u64)> {
         (self.stage() == Stage::Started).then(|| {
             (

@@ -10,7 +10,7 @@ use crate::job::JobId;
 use crate::ledger::Outcome;
 
 impl Core {
-    /// When a running job's next limit is reached, in steady time.
+    /// When a running job's next limit is reached, in awake time.
     pub(super) fn next_limit(&self, id: JobId) -> Option<Duration> {
         let run = self.running.get(&id)?;
         let (started_ms, alive_ms) = run.live.times()?;

@@ -20,7 +20,7 @@ const LOOK_LEAST: Duration = Duration::from_millis(5);
 /// Watches the writer's commits.
 #[derive(Debug)]
 pub(crate) struct Watchdog {
-    /// Steady milliseconds at which the running commit began; 0 between commits.
+    /// Milliseconds of the awake clock at which the running commit began; 0 between commits.
     began_ms: AtomicU64,
     /// Whether the thread sleeps until a commit begins.
     idle: AtomicBool,

@@ -48,9 +48,9 @@ pub(super) struct SledJournal {
     scanned: Cell<u64>,
 }
 
-/// What an opened journal holds: the number of its entries, and a hash of their keys and bytes.
+/// What an open journal holds: the number of its entries, and a hash of their keys and bytes.
 #[derive(Debug, PartialEq)]
-struct Content {
+struct Fingerprint {
     entries: u64,
     hash: blake3::Hash,
 }
@@ -169,7 +169,7 @@ impl SledJournal {
     }
 
     /// Everything that it holds, to compare two openings.
-    fn content(&self) -> Result<Content> {
+    fn fingerprint(&self) -> Result<Fingerprint> {
         let mut entries = 0_u64;
         let mut hasher = blake3::Hasher::new();
         self.visit(self.db()?.iter(), &mut |position, entry| {
@@ -178,7 +178,7 @@ impl SledJournal {
             hasher.update(&entry);
             Ok(true)
         })?;
-        Ok(Content {
+        Ok(Fingerprint {
             entries,
             hash: hasher.finalize(),
         })
@@ -195,10 +195,10 @@ impl SledJournal {
 
     /// Opens a copy of the closed journal and closes it again, which leaves a fresh snapshot; the copy takes
     /// the original's place only if it holds the same.
-    fn renew_snapshot(swap: &Swap, geometry: Geometry, content: &Content) -> Result<()> {
+    fn renew_snapshot(swap: &Swap, geometry: Geometry, held: &Fingerprint) -> Result<()> {
         let copied = swap.replace(room(geometry), |copy| {
             let journal = SledJournal::open_files(copy, swap, geometry)?;
-            if journal.content()? != *content {
+            if journal.fingerprint()? != *held {
                 return Err(journal.incomplete());
             }
             journal.shut()
@@ -339,11 +339,11 @@ impl Journal for SledJournal {
     fn close(self: Box<Self>) -> Result<()> {
         let (swap, geometry) = (self.swap.clone(), self.geometry);
         let segments = self.bytes_on_disk() / u64::from(geometry.segment_bytes);
-        let content = (segments <= SNAPSHOT_AT_CLOSE_MAX).then(|| self.content());
+        let held = (segments <= SNAPSHOT_AT_CLOSE_MAX).then(|| self.fingerprint());
         self.shut()?;
         // All that was acknowledged is in the original and synced: without a snapshot it is closed as well.
-        let renewed = content.map_or(Ok(()), |content| {
-            SledJournal::renew_snapshot(&swap, geometry, &content?)
+        let renewed = held.map_or(Ok(()), |held| {
+            SledJournal::renew_snapshot(&swap, geometry, &held?)
         });
         if let Err(error) = renewed {
             log::error!("closed without a fresh snapshot, the journal is as it was: {error}");
@@ -486,7 +486,7 @@ mod tests {
     }
 
     fn entries(journal: &SledJournal) -> u64 {
-        journal.content().unwrap().entries
+        journal.fingerprint().unwrap().entries
     }
 
     /// One bit goes bad in the log of an open journal: sled would end the log there, and the copy with what is
@@ -508,7 +508,7 @@ mod tests {
             let is_kept = after.get(at..at + 300) == Some(&flipped[..]);
             kept += u32::from(is_kept);
             let whole = SledJournal::open_files(&swap.now, &swap, GEOMETRY)
-                .is_ok_and(|journal| journal.content().is_ok_and(|content| content.entries == 40));
+                .is_ok_and(|journal| journal.fingerprint().is_ok_and(|held| held.entries == 40));
             assert!(is_kept || whole, "entry {entry}: the evidence is gone");
             assert!(!swap.new.exists() && !swap.old.exists());
         }
@@ -518,11 +518,11 @@ mod tests {
     #[test]
     fn closing_renews_a_sound_log() {
         let (_dir, swap, journal) = opened();
-        let before = journal.content().unwrap();
+        let before = journal.fingerprint().unwrap();
         Box::new(journal).close().unwrap();
         let reopened = SledJournal::open(&swap, GEOMETRY, &mut |_| Ok(())).unwrap();
         assert_eq!(entries(&reopened), 40);
-        assert_eq!(reopened.content().unwrap(), before);
+        assert_eq!(reopened.fingerprint().unwrap(), before);
     }
 
     /// The check read so much that the copy is opened again, and the log was damaged in between.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::context::Context;
 use super::handler::{Registry, no_handler};
-use super::places::Permit;
+use super::slots::Permit;
 use crate::clock::Now;
 use crate::engine::{
     Asked, Command, Engine, HandOut, HandOuts, Live, Recorder, Shared, Stage, outcome_of,

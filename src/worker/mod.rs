@@ -7,8 +7,8 @@
 mod attempt;
 mod context;
 mod handler;
-mod places;
 mod pool;
+mod slots;
 
 pub(crate) use attempt::{AfterJob, Worker};
 pub use attempt::{AttemptEnd, Report, Task};

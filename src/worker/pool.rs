@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::attempt::{Task, Worker};
-use super::places::Places;
+use super::slots::Slots;
 use crate::engine::{HandOut, Live, PoolHealth};
 use crate::error::{Error, Result};
 use crate::job::check_name;
@@ -123,7 +123,7 @@ impl fmt::Debug for Pool {
 pub(crate) struct Running {
     worker: Worker,
     run: Run,
-    places: Arc<Places>,
+    slots: Arc<Slots>,
 }
 
 /// How a slot runs a job.
@@ -164,7 +164,7 @@ pub(crate) fn start(pool: Pool, worker: Worker) -> Result<Arc<Running>> {
     let running = Arc::new(Running {
         worker,
         run,
-        places: Arc::new(Places::new(slots, replacements_max)),
+        slots: Arc::new(Slots::new(slots, replacements_max)),
     });
     for number in 0..if passes_on { 1 } else { slots } {
         running.clone().start_slot(number)?;
@@ -196,11 +196,11 @@ impl Running {
         match &self.run {
             Run::Here => {
                 self.worker.run(job);
-                self.places.returned(&live)
+                self.slots.returned(&live)
             }
             Run::InRayon(pool) => {
                 pool.install(|| self.worker.run(job));
-                self.places.returned(&live)
+                self.slots.returned(&live)
             }
             Run::AsRayonTask(pool) => {
                 let task = self.task(job);
@@ -221,7 +221,7 @@ impl Running {
     }
 
     fn task(&self, job: HandOut) -> Task {
-        let permit = self.places.enter(job.live.clone());
+        let permit = self.slots.enter(job.live.clone());
         Task {
             job: Some(job),
             worker: self.worker.clone(),
@@ -231,7 +231,7 @@ impl Running {
 
     /// A slot hangs in this handler: lets another thread (or place) take over; false past the bound.
     pub(crate) fn replace_slot(self: &Arc<Self>, live: &Live) -> bool {
-        self.places.hangs(live, |number| match &self.run {
+        self.slots.hangs(live, |number| match &self.run {
             Run::Here | Run::InRayon(_) => {
                 let started = self.clone().start_slot(number);
                 started.inspect_err(|e| log::error!("{e}")).is_ok()
@@ -242,10 +242,10 @@ impl Running {
     }
 
     pub(crate) fn health(&self) -> PoolHealth {
-        let (replaced, lost) = self.places.hanging();
+        let (replaced, lost) = self.slots.hanging();
         PoolHealth {
             name: self.worker.pool.to_string(),
-            slots: self.places.slots(),
+            slots: self.slots.count(),
             replaced,
             lost,
         }

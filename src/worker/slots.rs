@@ -10,11 +10,11 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::engine::Live;
 
-/// The places of one pool.
-pub(super) struct Places {
+/// The slots of one pool.
+pub(super) struct Slots {
     state: Mutex<State>,
     freed: Condvar,
-    slots: usize,
+    count: usize,
     replacements_max: usize,
 }
 
@@ -28,18 +28,18 @@ struct State {
     lost: usize,
 }
 
-impl Places {
-    pub(super) fn new(slots: usize, replacements_max: usize) -> Places {
-        Places {
+impl Slots {
+    pub(super) fn new(count: usize, replacements_max: usize) -> Slots {
+        Slots {
             state: Mutex::default(),
             freed: Condvar::new(),
-            slots,
+            count,
             replacements_max,
         }
     }
 
-    pub(super) fn slots(&self) -> usize {
-        self.slots
+    pub(super) fn count(&self) -> usize {
+        self.count
     }
 
     /// Slots that hang and are replaced, and those that are not.
@@ -51,12 +51,12 @@ impl Places {
     /// Waits until a job may be passed on.
     pub(super) fn enter(self: &Arc<Self>, live: Arc<Live>) -> Permit {
         let mut state = self.state.lock();
-        while state.in_flight >= self.slots {
+        while state.in_flight >= self.count {
             self.freed.wait(&mut state);
         }
         state.in_flight += 1;
         Permit {
-            places: self.clone(),
+            slots: self.clone(),
             live,
         }
     }
@@ -69,7 +69,7 @@ impl Places {
         if !live.slot_hangs() {
             return true; // it has just returned
         }
-        if state.replaced < self.replacements_max && start(self.slots + state.replaced) {
+        if state.replaced < self.replacements_max && start(self.count + state.replaced) {
             live.abandon();
             state.replaced += 1;
             state.in_flight = state.in_flight.saturating_sub(1);
@@ -107,13 +107,13 @@ impl Places {
 
 /// A place in flight; free again when dropped.
 pub(super) struct Permit {
-    places: Arc<Places>,
+    slots: Arc<Slots>,
     live: Arc<Live>,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.places.leave(&self.live);
+        self.slots.leave(&self.live);
     }
 }
 
@@ -126,47 +126,47 @@ mod tests {
         Arc::new(Live::new(JobId::from_number(1), 0, 0))
     }
 
-    fn state(places: &Places) -> (usize, usize, usize) {
-        let state = places.state.lock();
+    fn state(slots: &Slots) -> (usize, usize, usize) {
+        let state = slots.state.lock();
         (state.in_flight, state.replaced, state.lost)
     }
 
     /// One that hung and was replaced gave its place back a second time when it ended.
     #[test]
     fn a_place_that_was_replaced_is_given_back_once() {
-        let places = Arc::new(Places::new(2, 1));
+        let slots = Arc::new(Slots::new(2, 1));
         let [first, second, third] = [live(), live(), live()];
-        let [a, b] = [&first, &second].map(|live| places.enter(live.clone()));
-        assert!(places.hangs(&first, |_| true));
-        let c = places.enter(third.clone());
-        assert_eq!(state(&places), (2, 1, 0));
+        let [a, b] = [&first, &second].map(|live| slots.enter(live.clone()));
+        assert!(slots.hangs(&first, |_| true));
+        let c = slots.enter(third.clone());
+        assert_eq!(state(&slots), (2, 1, 0));
         drop(a);
-        assert_eq!(state(&places), (2, 0, 0), "its place went to another");
+        assert_eq!(state(&slots), (2, 0, 0), "its place went to another");
         drop((b, c));
-        assert_eq!(state(&places), (0, 0, 0));
-        assert!(places.hangs(&third, |_| panic!("it has returned")));
-        assert_eq!(state(&places), (0, 0, 0));
+        assert_eq!(state(&slots), (0, 0, 0));
+        assert!(slots.hangs(&third, |_| panic!("it has returned")));
+        assert_eq!(state(&slots), (0, 0, 0));
     }
 
     /// The bound is on what hangs at the same time; one that is not replaced, or cannot be, keeps its place.
     #[test]
     fn replacements_are_given_back() {
-        let places = Arc::new(Places::new(2, 1));
+        let slots = Arc::new(Slots::new(2, 1));
         for _ in 0..3 {
             let [first, second] = [live(), live()];
-            assert!(places.hangs(&first, |number| number == 2));
-            assert!(!places.hangs(&second, |_| panic!("one is the bound")));
-            assert_eq!(places.hanging(), (1, 1));
-            assert!(!places.returned(&first), "another serves in its place");
-            assert!(places.returned(&second), "it goes on serving");
-            assert_eq!(places.hanging(), (0, 0));
+            assert!(slots.hangs(&first, |number| number == 2));
+            assert!(!slots.hangs(&second, |_| panic!("one is the bound")));
+            assert_eq!(slots.hanging(), (1, 1));
+            assert!(!slots.returned(&first), "another serves in its place");
+            assert!(slots.returned(&second), "it goes on serving");
+            assert_eq!(slots.hanging(), (0, 0));
         }
         let unlucky = live();
-        assert!(!places.hangs(&unlucky, |_| false), "no thread to be had");
-        assert_eq!(places.hanging(), (0, 1));
-        let permit = places.enter(live());
-        assert!(places.returned(&unlucky));
+        assert!(!slots.hangs(&unlucky, |_| false), "no thread to be had");
+        assert_eq!(slots.hanging(), (0, 1));
+        let permit = slots.enter(live());
+        assert!(slots.returned(&unlucky));
         drop(permit);
-        assert_eq!(state(&places), (0, 0, 0));
+        assert_eq!(state(&slots), (0, 0, 0));
     }
 }
