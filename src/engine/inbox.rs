@@ -11,6 +11,9 @@ use parking_lot::{Condvar, Mutex};
 use super::command::Command;
 use crate::error::{Error, Result};
 
+/// What ended a writer that nothing else has ended.
+pub(crate) const PANICKED: &str = "the writer panicked";
+
 /// What a blocking enqueue does when the inbox is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WhenFullRule {
@@ -39,7 +42,8 @@ struct Load {
     jobs: usize,
     bytes: usize,
     closed: bool,
-    /// Why the writer takes nothing any more, though nobody shut it down.
+    /// Why the writer takes nothing any more, though nobody shut it down: a write failed, it hangs or it
+    /// panicked. The first cause stays.
     given_up: Option<String>,
 }
 
@@ -138,10 +142,29 @@ impl Gate {
         self.waiting.lock().closed
     }
 
-    /// The writer hangs or has panicked: whoever waits for room is let go.
-    pub(crate) fn give_up(&self, cause: String) {
-        self.waiting.lock().given_up = Some(cause);
+    /// Nothing is stored any more: whoever waits for room is let go, whoever comes is refused.
+    pub(crate) fn give_up(&self, cause: &str) {
+        let mut load = self.waiting.lock();
+        load.given_up.get_or_insert_with(|| cause.to_owned());
+        drop(load);
         self.freed.notify_all();
+    }
+
+    /// Why nothing is stored any more, if so.
+    pub(crate) fn given_up(&self) -> Option<String> {
+        self.waiting.lock().given_up.clone()
+    }
+
+    /// Why a command that was taken was never answered.
+    pub(crate) fn no_answer(&self) -> Error {
+        let load = self.waiting.lock();
+        match &load.given_up {
+            None if load.closed => Error::Closed,
+            cause => Error::Unknown {
+                // Without a cause the writer's stack is being unwound this very moment.
+                cause: cause.clone().unwrap_or_else(|| PANICKED.to_owned()),
+            },
+        }
     }
 
     /// Nobody reads any more: whoever waits is told.

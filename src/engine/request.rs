@@ -404,8 +404,8 @@ impl<O> Ticket<O> {
         if self.told.is_none() {
             self.told = match self.answer.try_recv() {
                 Ok(answer) => Some(answer),
-                Err(TryRecvError::Empty) if !self.engine.shared.watchdog.has_given_up() => None,
-                Err(_) => Some(Err(self.engine.shared.no_answer())),
+                Err(TryRecvError::Empty) if !self.engine.shared.watchdog.hangs() => None,
+                Err(_) => Some(Err(self.engine.shared.inbox.gate().no_answer())),
             };
         }
         matches!(self.told, Some(Ok(_)))

@@ -182,9 +182,9 @@ impl Shared {
             let wait = left.min(self.watchdog.look_every());
             match answer.recv_timeout(wait) {
                 Ok(answer) => return answer.map(Some),
-                Err(RecvTimeoutError::Disconnected) => return Err(self.no_answer()),
-                Err(RecvTimeoutError::Timeout) if self.watchdog.has_given_up() => {
-                    return Err(self.no_answer());
+                Err(RecvTimeoutError::Disconnected) => return Err(self.inbox.gate().no_answer()),
+                Err(RecvTimeoutError::Timeout) if self.watchdog.hangs() => {
+                    return Err(self.inbox.gate().no_answer());
                 }
                 Err(RecvTimeoutError::Timeout) => left -= wait,
             }
@@ -192,15 +192,6 @@ impl Shared {
                 return Ok(None);
             }
         }
-    }
-
-    /// Why a question was never answered: the writer ended before it took it, hangs, or panics.
-    pub(crate) fn no_answer(&self) -> Error {
-        if !self.watchdog.has_given_up() && self.inbox.gate().is_closed() {
-            return Error::Closed;
-        }
-        let cause = self.watchdog.cause();
-        Error::Unknown { cause }
     }
 
     /// E8: an engine cannot be used in a fork of its process: its threads are not there.
@@ -224,7 +215,7 @@ impl Shared {
         self.pool_health.lock().clear();
         let writer = self.writer.lock().take();
         // A writer that hangs in a commit is not waited for. Any other has ended, and let go of the lock.
-        if let Some(writer) = writer.filter(|_| !self.watchdog.has_given_up()) {
+        if let Some(writer) = writer.filter(|_| !self.watchdog.hangs()) {
             drop(writer.join());
         }
         Ok(ShutdownReport {

@@ -306,6 +306,7 @@ impl Core {
     fn poison(&mut self, error: &Error, may_be_written: bool) -> Error {
         let cause = error.to_string();
         log::error!("the engine stops: {cause}");
+        self.inbox.gate().give_up(&cause);
         let fate = if may_be_written {
             Fate::Unknown(&cause)
         } else {

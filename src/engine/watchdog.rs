@@ -1,8 +1,7 @@
 //! Notices a commit that never ends.
 //!
 //! A panic in one of sled's own threads can leave its `flush` waiting for ever, and with it the writer and
-//! everybody who waits for an answer. The watchdog cannot mend that, but it lets the callers go; also when the
-//! writer itself panics.
+//! everybody who waits for an answer. The watchdog cannot mend that, but it lets the callers go.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -28,7 +27,6 @@ pub(crate) struct Watchdog {
     wake: Condvar,
     limit: Duration,
     hangs: AtomicBool,
-    panicked: AtomicBool,
 }
 
 /// A commit being watched; ends with its value.
@@ -50,7 +48,6 @@ impl Watchdog {
             wake: Condvar::new(),
             limit,
             hangs: AtomicBool::new(false),
-            panicked: AtomicBool::new(false),
         })
     }
 
@@ -83,22 +80,9 @@ impl Watchdog {
         (self.limit / 4).max(LOOK_LEAST)
     }
 
-    pub(crate) fn has_given_up(&self) -> bool {
-        self.hangs.load(Ordering::Acquire) || self.panicked.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn cause(&self) -> String {
-        if self.hangs.load(Ordering::Acquire) {
-            format!("a commit has not ended within {:?}", self.limit)
-        } else {
-            "the writer panicked".to_owned()
-        }
-    }
-
-    /// The writer's thread is gone.
-    pub(crate) fn writer_panicked(&self) {
-        self.panicked.store(true, Ordering::Release);
-        log::error!("{}; restart the process", self.cause());
+    /// Whether a commit hangs, and with it the writer.
+    pub(crate) fn hangs(&self) -> bool {
+        self.hangs.load(Ordering::Acquire)
     }
 
     /// How long the running commit has taken so far.
@@ -125,9 +109,10 @@ impl Watchdog {
                 .commit_age(clock.now().awake)
                 .is_some_and(|age| age > self.limit)
             {
+                let cause = format!("a commit has not ended within {:?}", self.limit);
+                log::error!("{cause}; callers are let go, restart the process");
+                gate.give_up(&cause);
                 self.hangs.store(true, Ordering::Release);
-                gate.give_up(self.cause());
-                log::error!("{}; callers are let go, restart the process", self.cause());
                 return;
             }
             match clock.real_wait(self.limit / 4) {

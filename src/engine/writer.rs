@@ -8,9 +8,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 
 use super::command::Command;
 use super::core::{Core, drain};
-use super::inbox::Inbox;
+use super::inbox::{Inbox, PANICKED};
 use super::recorder::Recorder;
-use super::watchdog::Watchdog;
 use crate::error::{Error, Result};
 use crate::sys;
 
@@ -26,7 +25,6 @@ pub(crate) fn spawn(core: Core, commands: Receiver<Command>) -> Result<JoinHandl
 
 fn run(mut core: Core, commands: &Receiver<Command>) {
     let _guard = LetGo {
-        watchdog: core.watchdog.clone(),
         inbox: core.inbox.clone(),
         recorder: core.disk.recorder.clone(),
     };
@@ -51,7 +49,6 @@ fn run(mut core: Core, commands: &Receiver<Command>) {
 
 /// Lives on the writer's stack: if that is unwound, whoever waits is let go.
 struct LetGo {
-    watchdog: Arc<Watchdog>,
     inbox: Inbox,
     recorder: Arc<Recorder>,
 }
@@ -59,10 +56,10 @@ struct LetGo {
 impl Drop for LetGo {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            log::error!("{PANICKED}; restart the process");
             // In this order: a closed inbox alone would say that the engine was shut down, and to those who
             // are in it, that nothing was stored.
-            self.inbox.gate().give_up(self.watchdog.cause());
-            self.watchdog.writer_panicked();
+            self.inbox.gate().give_up(PANICKED);
             self.inbox.gate().close();
             // Before the core goes, and with it the lock: the next to open the store has its own records.
             self.recorder.close();

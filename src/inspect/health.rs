@@ -54,10 +54,7 @@ impl Engine {
             .commit_age(now.awake)
             .filter(|age| *age > STALLED_AFTER);
         let mut health = Health {
-            poisoned: self
-                .watchdog()
-                .has_given_up()
-                .then(|| self.watchdog().cause()),
+            poisoned: self.shared.inbox.gate().given_up(),
             stalled_commit,
             compaction_backlog: 0,
             oldest_ready: None,
@@ -96,7 +93,9 @@ impl Engine {
                     since.map(|ms| u64::try_from(snapshot.now_ms.saturating_sub(ms)).unwrap_or(0));
                 health.oldest_ready = age.map(Duration::from_millis);
             }
-            Err(error) => health.poisoned = Some(error.to_string()),
+            Err(error) => {
+                health.poisoned.get_or_insert_with(|| error.to_string());
+            }
         }
         health
     }
