@@ -186,10 +186,11 @@ impl Core {
 
     /// Writes an event into the group and applies it.
     pub(super) fn push(&mut self, event: &Event<'_>) -> Result<()> {
-        let id = what(event).map(|(id, _)| id);
+        let told = what(event);
+        let id = told.as_ref().map(|(id, _)| *id);
         let files_before = self.files_of(event, id);
-        let names_before =
-            id.and_then(|id| Some(self.ledger.shared_names(self.ledger.record(id)?)));
+        let heard = id.filter(|_| self.hub.is_heard());
+        let names_before = heard.and_then(|id| self.names_of(id));
         let place = self.draft.push(event)?;
         let stamp = Stamp {
             place,
@@ -207,10 +208,22 @@ impl Core {
                 self.pending.files.push(file);
             }
         }
-        if let Some((id, what)) = what(event) {
-            self.note(id, what, names_before);
+        if let Some((id, what)) = told {
+            if what.is_end() && self.waiters.jobs.contains_key(&id) {
+                self.pending.ended.push(id);
+            }
+            if heard.is_some()
+                && let Some((kind, queue)) = names_before.or_else(|| self.names_of(id))
+            {
+                self.pending.changes.push((id, what, kind, queue));
+            }
         }
         Ok(())
+    }
+
+    /// Kind and queue of a job that is there.
+    fn names_of(&self, id: JobId) -> Option<(Arc<str>, Arc<str>)> {
+        Some(self.ledger.shared_names(self.ledger.record(id)?))
     }
 
     /// Payload files that the jobs of an event have before it.
@@ -228,19 +241,6 @@ impl Core {
                 .collect(),
             Event::Enqueued(_) | Event::Claimed { .. } => Vec::new(),
             _ => id.map(of).unwrap_or_default(),
-        }
-    }
-
-    fn note(&mut self, id: JobId, what: What, names_before: Option<(Arc<str>, Arc<str>)>) {
-        if what.is_end() && self.waiters.jobs.contains_key(&id) {
-            self.pending.ended.push(id);
-        }
-        if self.hub.is_heard() {
-            let names =
-                names_before.or_else(|| Some(self.ledger.shared_names(self.ledger.record(id)?)));
-            if let Some((kind, queue)) = names {
-                self.pending.changes.push((id, what, kind, queue));
-            }
         }
     }
 

@@ -118,13 +118,7 @@ impl FrameWriter {
                 ran_us,
                 history,
             } => {
-                let wire = EndedV1 {
-                    id: id.number(),
-                    claim: *claim,
-                    ran_us: *ran_us,
-                    reason: 0,
-                    history: history.as_ref().map(|h| Box::new(history_v1(h))),
-                };
+                let wire = ended_v1(*id, *claim, *ran_us, 0, history.as_ref());
                 self.put(out, tag::CANCELLED, &wire)
             }
             Event::Died {
@@ -134,13 +128,8 @@ impl FrameWriter {
                 reason,
                 history,
             } => {
-                let wire = EndedV1 {
-                    id: id.number(),
-                    claim: *claim,
-                    ran_us: *ran_us,
-                    reason: dead_code(*reason),
-                    history: history.as_ref().map(|h| Box::new(history_v1(h))),
-                };
+                let reason = dead_code(*reason);
+                let wire = ended_v1(*id, *claim, *ran_us, reason, history.as_ref());
                 self.put(out, tag::DIED, &wire)
             }
             Event::Requeued {
@@ -336,6 +325,16 @@ fn carried_v1<'a>(
             alone: lease.alone,
             claimed_at_ms: lease.claimed_at_ms,
         }),
+        history: history.map(|h| Box::new(history_v1(h))),
+    }
+}
+
+fn ended_v1(id: JobId, claim: u64, ran_us: u64, reason: u8, history: Option<&History>) -> EndedV1 {
+    EndedV1 {
+        id: id.number(),
+        claim,
+        ran_us,
+        reason,
         history: history.map(|h| Box::new(history_v1(h))),
     }
 }
