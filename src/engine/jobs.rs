@@ -151,13 +151,17 @@ impl Core {
         }
     }
 
-    pub(super) fn change(&mut self, id: JobId, wish: &ChangeKind) -> Result<ChangeAnswer> {
+    pub(super) fn change(&mut self, id: JobId, wish: &ChangeKind) -> Result<Result<ChangeAnswer>> {
         // A job that no handler has begun is the writer's to take back.
         if !matches!(wish, ChangeKind::Complete { .. }) {
             self.take_back(id)?;
         }
         let earlier = self.history(id)?;
-        let (answer, events) = self.ledger.change_job(id, wish, earlier, self.now.wall_ms);
+        let decided = self.ledger.change_job(id, wish, earlier, self.now.wall_ms);
+        let (answer, events) = match decided {
+            Ok(decided) => decided,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
         for event in &events {
             self.push(event)?;
         }
@@ -179,7 +183,7 @@ impl Core {
             }
             _ => {}
         }
-        Ok(answer)
+        Ok(Ok(answer))
     }
 
     pub(super) fn set_queue(
@@ -187,15 +191,17 @@ impl Core {
         name: &str,
         paused: Option<bool>,
         concurrency: Option<Option<u32>>,
-    ) -> Result<()> {
-        let Some(event) = self.ledger.set_queue_control(name, paused, concurrency) else {
-            return Ok(());
+    ) -> Result<Result<()>> {
+        let event = match self.ledger.set_queue_control(name, paused, concurrency) {
+            Ok(Some(event)) => event,
+            Ok(None) => return Ok(Ok(())),
+            Err(refusal) => return Ok(Err(refusal)),
         };
         self.push(&event)?;
         if paused == Some(true) {
             self.take_back_all(Some(name))?;
         }
-        Ok(())
+        Ok(Ok(()))
     }
 
     pub(super) fn start_draining(&mut self) -> Result<()> {

@@ -13,7 +13,7 @@ use super::handout::Asked;
 use crate::error::{Error, Result};
 use crate::job::JobId;
 use crate::journal::{self, Mark, Witness};
-use crate::ledger::{ChangeKind, Event, History, Mismatch, Stamp};
+use crate::ledger::{Event, History, Mismatch, Stamp};
 
 /// Events that time alone may add to one group.
 const TICK_EVENTS_MAX: usize = 1_024;
@@ -111,14 +111,7 @@ impl Core {
             }
             Command::Settle(settle) => self.settle(settle)?,
             Command::Change { id, wish, reply } => {
-                let room = match &wish {
-                    ChangeKind::MoveTo { queue } => self.ledger.check_queue_room(queue),
-                    _ => Ok(()),
-                };
-                let answer = match room {
-                    Ok(()) => Ok(self.change(id, &wish)?),
-                    Err(error) => Err(error),
-                };
+                let answer = self.change(id, &wish)?;
                 self.answer(move |fate| reply.send(answer.and_then(|answer| fate.of(answer))));
             }
             Command::SetQueue {
@@ -127,11 +120,8 @@ impl Core {
                 concurrency,
                 reply,
             } => {
-                let room = self.ledger.check_queue_room(&name);
-                if room.is_ok() {
-                    self.set_queue(&name, paused, concurrency)?;
-                }
-                self.answer(move |fate| reply.send(room.and_then(|()| fate.of(()))));
+                let done = self.set_queue(&name, paused, concurrency)?;
+                self.answer(move |fate| reply.send(done.and_then(|()| fate.of(()))));
             }
             Command::PurgeDead { queue, reply } => {
                 let jobs = self.purge_dead(&queue)?;

@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 
+use crate::error::Result;
 use crate::job::{Content, DeadReason, JobId, Priority, State, Wait};
 
 use super::event::{Event, History, Phase};
 use super::queue::Control;
-use super::settle::with_reason;
+use super::settle::{with_output, with_reason};
 use super::table::Record;
 use super::{Ledger, QueueIx};
 
@@ -51,28 +52,23 @@ impl Ledger {
         wish: &'c ChangeKind,
         earlier: Option<History>,
         now_ms: i64,
-    ) -> (ChangeAnswer, Vec<Event<'c>>) {
+    ) -> Result<(ChangeAnswer, Vec<Event<'c>>)> {
         let Some(record) = self.jobs.get(id) else {
-            return (ChangeAnswer::Unknown, Vec::new());
+            return Ok((ChangeAnswer::Unknown, Vec::new()));
         };
         let state = record.state();
         // L5: without an event nothing changes, and no event below is about another job.
         let refuse = |answer| (answer, Vec::new());
         let done = |event| (ChangeAnswer::Done, vec![event]);
-        match (wish, state) {
+        Ok(match (wish, state) {
             (ChangeKind::Delete, State::Running) => refuse(ChangeAnswer::IsRunning),
             (ChangeKind::Delete, _) => (ChangeAnswer::Done, self.deletion(id, record)),
             (ChangeKind::Complete { output }, _) if !state.is_finished() => {
-                let has_output = *output != Content::Inline(Vec::new());
-                let history = (has_output || earlier.is_some()).then(|| History {
-                    output: has_output.then(|| output.clone()),
-                    ..earlier.unwrap_or_default()
-                });
                 done(Event::Completed {
                     id,
                     claim: 0,
                     ran_us: 0,
-                    history,
+                    history: with_output(earlier, output),
                 })
             }
             (ChangeKind::Retry | ChangeKind::Reschedule { .. }, State::Completed) => {
@@ -101,12 +97,15 @@ impl Ledger {
                 id,
                 priority: *priority,
             }),
-            (ChangeKind::MoveTo { queue }, _) => done(Event::Moved {
-                id,
-                queue: Cow::Borrowed(queue),
-            }),
+            (ChangeKind::MoveTo { queue }, _) => {
+                self.check_queue_room(queue)?;
+                done(Event::Moved {
+                    id,
+                    queue: Cow::Borrowed(queue),
+                })
+            }
             (ChangeKind::Complete { .. }, _) => refuse(ChangeAnswer::AlreadyFinished(state)),
-        }
+        })
     }
 
     /// L9: a job goes; its key stays taken for the rest of its time. L6: should that be over, a clock that is
@@ -168,17 +167,21 @@ impl Ledger {
         name: &'c str,
         paused: Option<bool>,
         concurrency: Option<Option<u32>>,
-    ) -> Option<Event<'c>> {
+    ) -> Result<Option<Event<'c>>> {
         let now = self.control(name);
         let then = Control {
             paused: paused.unwrap_or(now.paused),
             concurrency: concurrency.unwrap_or(now.concurrency),
         };
-        (then != now).then_some(Event::QueueSet {
+        if then == now {
+            return Ok(None);
+        }
+        self.check_queue_room(name)?;
+        Ok(Some(Event::QueueSet {
             name: Cow::Borrowed(name),
             paused: then.paused,
             concurrency: then.concurrency,
-        })
+        }))
     }
 
     /// Why a dead job is dead.

@@ -85,7 +85,7 @@ impl Ledger {
     }
 
     /// A new queue needs a number.
-    pub(crate) fn check_queue_room(&self, name: &str) -> Result<()> {
+    pub(super) fn check_queue_room(&self, name: &str) -> Result<()> {
         if self.queue_names.find(name).is_none() && self.queue_names.len() >= NAMES_MAX {
             return Err(no_room_for("queue", name));
         }

@@ -72,19 +72,12 @@ impl Ledger {
             return (SettleAnswer::LeaseLost, None);
         }
         let event = match outcome {
-            Outcome::Completed(output) => {
-                let has_output = *output != Content::Inline(Vec::new());
-                let history = (has_output || earlier.is_some()).then(|| History {
-                    output: has_output.then(|| output.clone()),
-                    ..earlier.unwrap_or_default()
-                });
-                Event::Completed {
-                    id,
-                    claim,
-                    ran_us,
-                    history,
-                }
-            }
+            Outcome::Completed(output) => Event::Completed {
+                id,
+                claim,
+                ran_us,
+                history: with_output(earlier, output),
+            },
             Outcome::Failed {
                 error,
                 retry_after_ms,
@@ -177,6 +170,15 @@ fn with_error(earlier: Option<History>, mut error: AttemptError) -> History {
     let extra = history.errors.len().saturating_sub(ERRORS_KEPT_MAX);
     history.errors.drain(..extra);
     history
+}
+
+/// The history of a completion; none if there is nothing to tell.
+pub(super) fn with_output(earlier: Option<History>, output: &Content) -> Option<History> {
+    let has_output = *output != Content::Inline(Vec::new());
+    (has_output || earlier.is_some()).then(|| History {
+        output: has_output.then(|| output.clone()),
+        ..earlier.unwrap_or_default()
+    })
 }
 
 pub(super) fn with_reason(earlier: Option<History>, why: &str) -> History {

@@ -169,7 +169,7 @@ impl Life {
     }
 
     fn change(&mut self, id: JobId, wish: &ChangeKind) -> ChangeAnswer {
-        let (answer, events) = self.ledger.change_job(id, wish, None, self.now_ms);
+        let (answer, events) = self.ledger.change_job(id, wish, None, self.now_ms).unwrap();
         for event in &events {
             self.push(event);
         }
@@ -1149,6 +1149,7 @@ impl Ledger {
         cap: Option<Option<u32>>,
     ) -> Option<Event<'static>> {
         self.set_queue_control(name, paused, cap)
+            .unwrap()
             .map(|event| match event {
                 Event::QueueSet {
                     name,
