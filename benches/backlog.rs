@@ -13,34 +13,20 @@
 #![expect(clippy::cast_precision_loss, reason = "figures are rounded anyway")]
 #![expect(clippy::disallowed_methods, reason = "a bench measures real time")]
 
-use std::path::PathBuf;
+mod common;
+
 use std::time::{Duration, Instant};
 
-use jobsled::{Context, Engine, job, rkyv};
+use common::{Noop, PAYLOAD, mb, ms, noop};
+use jobsled::{Context, Engine};
 
-const PAYLOAD: usize = 256;
 const BACKLOG: u64 = 1_000;
 const BATCH: usize = 100;
 const SEGMENT: u64 = 4 << 20;
 const DAY: Duration = Duration::from_hours(24);
 
-#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-struct Noop {
-    data: Vec<u8>,
-}
-job!(Noop, kind = "noop");
-
-fn noop() -> Noop {
-    Noop {
-        data: vec![7; PAYLOAD],
-    }
-}
-
 fn main() {
-    let jobs: u64 = std::env::var("JOBSLED_BENCH_JOBS").map_or(1_000_000, |n| n.parse().unwrap());
-    let base =
-        std::env::var("JOBSLED_BENCH_DIR").map_or_else(|_| PathBuf::from("target"), PathBuf::from);
-    let dir = tempfile::tempdir_in(base).unwrap();
+    let (jobs, dir) = (common::jobs(), common::dir());
     let engine = Engine::builder(dir.path().join("store"))
         .handle(|_: Noop, _: &Context| Ok(()))
         .open()
@@ -68,13 +54,11 @@ fn main() {
     let rate = jobs as f64 / begun.elapsed().as_secs_f64();
     let s = engine.stats().unwrap();
     waits.sort_unstable();
-    let ms = |time: Duration| time.as_secs_f64() * 1e3;
     let at = |thousandth: usize| ms(*waits.get((waits.len() - 1) * thousandth / 1_000).unwrap());
     println!(
         "{jobs} jobs of {PAYLOAD} bytes, {BACKLOG} at a time, one that stays: {rate:.0} jobs/s, {} groups, {} syncs",
         s.groups, s.syncs
     );
-    let mb = |bytes: u64| bytes as f64 / 1e6;
     println!(
         "log: {:.1} MB at most, {worst:.2} of 3 x live + 5 segments; at the end {:.1} MB",
         mb(largest),

@@ -10,24 +10,18 @@
     clippy::print_stdout,
     reason = "a bench prints and does not recover"
 )]
-#![expect(clippy::cast_precision_loss, reason = "figures are rounded anyway")]
 #![expect(clippy::disallowed_methods, reason = "a bench measures real time")]
 
-use std::path::{Path, PathBuf};
+mod common;
+
+use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use common::{Noop, PAYLOAD, mb, ms, noop};
 use jobsled::lab::BareJournal;
-use jobsled::{Context, Engine, job, rkyv};
-
-const PAYLOAD: usize = 256;
-
-#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-struct Noop {
-    data: Vec<u8>,
-}
-job!(Noop, kind = "noop");
+use jobsled::{Context, Engine};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -41,11 +35,9 @@ fn main() {
 }
 
 fn report() {
-    let jobs = std::env::var("JOBSLED_BENCH_JOBS").unwrap_or_else(|_| "1000000".to_owned());
+    let jobs = common::jobs().to_string();
     let rounds = std::env::var("JOBSLED_BENCH_ROUNDS").map_or(3, |n| n.parse().unwrap());
-    let base =
-        std::env::var("JOBSLED_BENCH_DIR").map_or_else(|_| PathBuf::from("target"), PathBuf::from);
-    let dir = tempfile::tempdir_in(base).unwrap();
+    let dir = common::dir();
     println!("{jobs} pending jobs of {PAYLOAD} bytes; every line is a process of its own");
     for end in ["clean", "killed"] {
         let store = dir.path().join(end);
@@ -92,9 +84,7 @@ fn fill(store: &Path, jobs: u64, end: Option<&str>) {
     let before = resident();
     for _ in 0..jobs / 1_000 {
         let mut batch = engine.batch();
-        batch.extend((0..1_000).map(|_| Noop {
-            data: vec![7; PAYLOAD],
-        }));
+        batch.extend((0..1_000).map(|_| noop()));
         batch.enqueue().unwrap();
     }
     let stats = engine.stats().unwrap();
@@ -156,12 +146,4 @@ fn status(name: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     kib.unwrap_or(0) * 1_024
-}
-
-fn mb(bytes: u64) -> f64 {
-    bytes as f64 / 1e6
-}
-
-fn ms(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
 }

@@ -13,38 +13,26 @@
 #![expect(clippy::cast_precision_loss, reason = "rates are rounded anyway")]
 #![expect(clippy::disallowed_methods, reason = "a bench measures real time")]
 
+mod common;
+
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use common::{Noop, PAYLOAD, noop};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use jobsled::lab::BareJournal;
-use jobsled::{Context, Engine, job, rkyv};
+use jobsled::{Context, Engine};
 
-const PAYLOAD: usize = 256;
 const ROUNDS: usize = 5;
 const WINDOW: Duration = Duration::from_millis(700);
 const GROUP_MAX: usize = 1_000;
 /// Bytes that one enqueued job takes in the journal, for the plain file.
 const JOB_BYTES: usize = 360;
 
-#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-struct Noop {
-    data: Vec<u8>,
-}
-job!(Noop, kind = "noop");
-
-fn noop() -> Noop {
-    Noop {
-        data: vec![7; PAYLOAD],
-    }
-}
-
 fn main() {
-    let base =
-        std::env::var("JOBSLED_BENCH_DIR").map_or_else(|_| PathBuf::from("target"), PathBuf::from);
-    let dir = tempfile::tempdir_in(base).unwrap();
+    let dir = common::dir();
     println!(
         "payload {PAYLOAD} bytes, {} cores, medians of {ROUNDS} interleaved rounds; ratio to bare",
         cores()
@@ -70,10 +58,7 @@ fn main() {
         }
         row(&name, rates);
     }
-    let jobs = std::env::var("JOBSLED_BENCH_JOBS")
-        .ok()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(1_000_000);
+    let jobs = common::jobs();
     let name = format!("{jobs} no-op jobs to completion");
     if !is_wanted(&name) {
         return;
