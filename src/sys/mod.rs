@@ -17,4 +17,6 @@ pub(crate) mod ballast;
 pub(crate) mod lock;
 
 pub(crate) use machine::{awake_time, boot_id, host_name, steady_time};
+#[cfg(test)]
+pub(crate) use random::Dice;
 pub(crate) use random::{random_u64, random_u128};

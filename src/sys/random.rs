@@ -45,6 +45,21 @@ fn scrape_together(bytes: &mut [u8]) {
     hasher.finalize_xof().fill(bytes);
 }
 
+/// Numbers that are the same in every run, for tests: Knuth's MMIX generator, upper half.
+#[cfg(test)]
+pub(crate) struct Dice(pub(crate) u64);
+
+#[cfg(test)]
+impl Dice {
+    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;

@@ -211,7 +211,7 @@ fn the_code_and_tests_that_invariants_name_exist() {
 /// The invariants that comments of the source name, and in which files. Those of tests do not count.
 fn marks(files: &[File]) -> BTreeMap<String, BTreeSet<String>> {
     let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    let in_src = |file: &&File| file.path.starts_with("src/") && !file.path.ends_with("/tests.rs");
+    let in_src = |file: &&File| file.path.starts_with("src/") && !file.path.contains("/tests/");
     for file in files.iter().filter(in_src) {
         let code = file.text.split("mod tests {").next();
         let lines = code.into_iter().flat_map(str::lines).map(str::trim_start);
@@ -287,7 +287,7 @@ fn missing(whose: &str, text: &str, files: &[File]) -> Vec<String> {
 /// Whether a file is what the documents call by such a name.
 fn is_at(path: &str, place: &str) -> bool {
     match place {
-        "ledger" | "engine" => path == format!("src/{place}/tests.rs"),
+        "ledger" | "engine" => path.starts_with(&format!("src/{place}/tests/")),
         "crash" => path == "tests/crash.rs",
         _ if place.starts_with("it/") => {
             path == format!("tests/{place}.rs") || path.starts_with(&format!("tests/{place}/"))
