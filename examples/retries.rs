@@ -98,7 +98,7 @@ fn main() -> jobsled::Result<()> {
             job.id, job.failures, job.dead_reason
         );
     }
-    let purged = engine.queue("default").purge_dead()?;
+    let purged = engine.prune().state(State::Dead).run()?;
     assert_eq!(purged.deleted, 2);
     assert_eq!(engine.stats()?.count(State::Dead), 0);
 

@@ -1,6 +1,6 @@
 //! Putting an engine together: the options are checked once, here, and the layers are joined.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,6 +27,8 @@ pub struct EngineBuilder {
     dir: Option<PathBuf>,
     registry: Registry,
     queues: Vec<Queue>,
+    /// `None`: all.
+    only_queues: Option<HashSet<String>>,
     pools: Vec<Pool>,
     clock: Arc<dyn Clock>,
     when_full: WhenFullRule,
@@ -34,6 +36,7 @@ pub struct EngineBuilder {
     inbox_bytes: usize,
     payload_max: u64,
     key_ttl: Duration,
+    keep_finished: usize,
     keep_dead: usize,
     keep_dead_for: Duration,
     limits: Limits,
@@ -53,7 +56,8 @@ pub struct Queue {
     pool: Option<String>,
     concurrency: Option<u32>,
     weight: u32,
-    keep_finished: usize,
+    /// `None`: as for all queues.
+    keep_finished: Option<usize>,
     keep_finished_for: Option<Duration>,
 }
 
@@ -65,7 +69,7 @@ impl Queue {
             pool: None,
             concurrency: None,
             weight: 1,
-            keep_finished: 10_000,
+            keep_finished: None,
             keep_finished_for: None,
         }
     }
@@ -90,9 +94,10 @@ impl Queue {
         self
     }
 
-    /// How many completed and cancelled jobs are kept, the newest (default 10,000).
+    /// How many completed and cancelled jobs are kept, the newest (default:
+    /// [`EngineBuilder::keep_finished`]).
     pub fn keep_finished(mut self, most: usize) -> Queue {
-        self.keep_finished = most;
+        self.keep_finished = Some(most);
         self
     }
 
@@ -132,6 +137,7 @@ impl EngineBuilder {
             dir,
             registry: Registry::default(),
             queues: Vec::new(),
+            only_queues: None,
             pools: Vec::new(),
             clock: Arc::new(SystemClock),
             when_full: WhenFullRule::Wait,
@@ -139,6 +145,7 @@ impl EngineBuilder {
             inbox_bytes: 64 << 20,
             payload_max: 64 << 20,
             key_ttl: Duration::from_hours(24),
+            keep_finished: 10_000,
             keep_dead: 10_000,
             keep_dead_for: Duration::from_hours(180 * 24),
             limits: Limits {
@@ -235,6 +242,17 @@ impl EngineBuilder {
         self
     }
 
+    /// Lets the pools run jobs of these queues and of no other (default: of all). The others' jobs stay as they
+    /// are; claims by hand are free to take them.
+    pub fn only_queues<N: Into<String>>(
+        mut self,
+        names: impl IntoIterator<Item = N>,
+    ) -> EngineBuilder {
+        let names = names.into_iter().map(Into::into);
+        self.only_queues.get_or_insert_default().extend(names);
+        self
+    }
+
     /// Adds a pool. Without any: one of threads, called `default`, with a slot per core.
     pub fn pool(mut self, pool: Pool) -> EngineBuilder {
         self.pools.push(pool);
@@ -267,6 +285,13 @@ impl EngineBuilder {
     /// How long a key stays taken at least (default 24 h); while its job is kept, it is taken anyway.
     pub fn key_ttl(mut self, time: Duration) -> EngineBuilder {
         self.key_ttl = time;
+        self
+    }
+
+    /// How many completed and cancelled jobs are kept per queue, the newest, unless the queue's own settings say
+    /// otherwise (default 10,000).
+    pub fn keep_finished(mut self, most: usize) -> EngineBuilder {
+        self.keep_finished = most;
         self
     }
 
@@ -411,60 +436,73 @@ impl EngineBuilder {
             .iter()
             .position(|pool| pool.name == "default")
             .or((!pools.is_empty()).then_some(0));
+        let any_queue = QueueSetup {
+            pool: first,
+            keep_finished: self.keep_finished,
+            ..QueueSetup::default()
+        };
         let mut queues = HashMap::new();
         for queue in &self.queues {
-            check_name("queue name", &queue.name)?;
-            if queues.contains_key(&queue.name) {
-                let what = format!("`{}`, given twice", queue.name);
+            let setup = self.queue_setup(queue, pools, first)?;
+            if queues.insert(queue.name.clone(), setup).is_some() {
                 return Err(invalid(
                     "queue",
-                    &what,
+                    &format!("`{}`, given twice", queue.name),
                     "give all settings of a queue in one call",
                 ));
             }
-            if queue.concurrency == Some(0) || queue.weight == 0 {
-                let what = format!("concurrency or weight 0 of queue `{}`", queue.name);
-                return Err(invalid(
-                    "queue",
-                    &what,
-                    "both are at least 1; use `pause` to stop a queue",
-                ));
-            }
-            let pool = match &queue.pool {
-                None => first,
-                Some(_) if pools.is_empty() => None,
-                Some(name) => match pools.iter().position(|pool| pool.name == *name) {
-                    Some(pool) => Some(pool),
-                    None => {
-                        let what = format!("bound to pool `{name}` (queue `{}`)", queue.name);
-                        return Err(invalid(
-                            "queue",
-                            &what,
-                            "there is no pool of that name; add it with `pool`",
-                        ));
-                    }
-                },
-            };
-            let setup = QueueSetup {
-                pool,
-                concurrency: queue.concurrency,
-                weight: queue.weight,
-                keep_finished: queue.keep_finished,
-                keep_finished_ms: queue.keep_finished_for.map_or(i64::MAX, whole_ms),
-            };
-            queues.insert(queue.name.clone(), setup);
         }
-        Ok(Setup {
+        let mut setup = Setup {
             queues,
-            any_queue: QueueSetup {
-                pool: first,
-                ..QueueSetup::default()
-            },
+            any_queue,
             handled: self.registry.kinds().cloned().collect(),
             key_ttl_ms: whole_ms(self.key_ttl),
             keep_dead: self.keep_dead,
             keep_dead_ms: whole_ms(self.keep_dead_for),
             ..Setup::default()
+        };
+        if let Some(only) = &self.only_queues {
+            run_only(only, &mut setup)?;
+        }
+        Ok(setup)
+    }
+
+    fn queue_setup(
+        &self,
+        queue: &Queue,
+        pools: &[Pool],
+        first: Option<usize>,
+    ) -> Result<QueueSetup> {
+        check_name("queue name", &queue.name)?;
+        if queue.concurrency == Some(0) || queue.weight == 0 {
+            let what = format!("concurrency or weight 0 of queue `{}`", queue.name);
+            return Err(invalid(
+                "queue",
+                &what,
+                "both are at least 1; use `pause` to stop a queue",
+            ));
+        }
+        let pool = match &queue.pool {
+            None => first,
+            Some(_) if pools.is_empty() => None,
+            Some(name) => match pools.iter().position(|pool| pool.name == *name) {
+                Some(pool) => Some(pool),
+                None => {
+                    let what = format!("bound to pool `{name}` (queue `{}`)", queue.name);
+                    return Err(invalid(
+                        "queue",
+                        &what,
+                        "there is no pool of that name; add it with `pool`",
+                    ));
+                }
+            },
+        };
+        Ok(QueueSetup {
+            pool,
+            concurrency: queue.concurrency,
+            weight: queue.weight,
+            keep_finished: queue.keep_finished.unwrap_or(self.keep_finished),
+            keep_finished_ms: queue.keep_finished_for.map_or(i64::MAX, whole_ms),
         })
     }
 
@@ -562,6 +600,22 @@ fn invalid(what: &'static str, found: &str, rule: &str) -> Error {
         found: found.to_owned(),
         rule: rule.to_owned(),
     }
+}
+
+/// Queues that are not named here have no pool.
+fn run_only(only: &HashSet<String>, setup: &mut Setup) -> Result<()> {
+    for name in only {
+        check_name("queue name", name)?;
+        let as_any = setup.any_queue.clone();
+        setup.queues.entry(name.clone()).or_insert(as_any);
+    }
+    setup.any_queue.pool = None;
+    for (name, queue) in &mut setup.queues {
+        if !only.contains(name) {
+            queue.pool = None;
+        }
+    }
+    Ok(())
 }
 
 fn whole_ms(time: Duration) -> i64 {

@@ -43,9 +43,9 @@ mod worker;
 pub use builder::{EngineBuilder, Queue, WhenFull};
 pub use clock::{Clock, ManualClock, Now, SystemClock};
 pub use engine::{
-    Batch, Cancel, Change, Changed, Claim, Delete, Drained, Ended, Engine, Enqueued, Event, Events,
-    Finished, Handle, PoolHealth, Progress, PurgeReport, QueueControl, Request, ShutdownReport,
-    Subscription, Ticket, Update, What,
+    Batch, Cancel, Change, ChangeAll, Changed, Claim, Delete, Drained, Ended, Engine, Enqueued,
+    Event, Events, Finished, Handle, PoolHealth, Progress, Prune, PruneReport, QueueControl,
+    Request, ShutdownReport, Subscription, Ticket, Update, What,
 };
 pub use error::{Error, Result};
 pub use inspect::{Health, JobDetails, JobInfo, Query, QueueStats, Stats};

@@ -9,9 +9,10 @@ use super::events::{self, Event, Events, Subscription};
 use super::handle::check_kind;
 use super::request::{Decode, Enqueued, Request};
 use super::shared::{Guard, Shared};
-use super::{Batch, Change, Handle, QueueControl, Watchdog};
+use super::{Batch, Change, ChangeAll, Handle, Prune, QueueControl, Watchdog};
 use crate::error::{Error, Result};
 use crate::job::{Form, Format, Job, JobId, Stop, encoding_of};
+use crate::ledger::Idle;
 
 /// A durable job engine. Clone it freely: all clones are the same engine.
 ///
@@ -156,6 +157,17 @@ impl Engine {
         Ok(row.map(|row| Handle::new(self.shared.clone(), id, row.kind.into(), output)))
     }
 
+    /// A handle to a stored job of whatever kind: it tells how the job is and how it ends, but reads no output.
+    /// `None` if there is no such job.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`]; [`Error::Refused`] after a failed write.
+    pub fn any_handle(&self, id: JobId) -> Result<Option<Handle<()>>> {
+        let row = self.shared.ask(|reply| Command::Look { id, reply })?;
+        Ok(row.map(|row| Handle::untyped(self.shared.clone(), id, row.kind.into())))
+    }
+
     /// A handle to the job that has this key; `None` if the key is free.
     ///
     /// # Errors
@@ -179,6 +191,38 @@ impl Engine {
     /// Changes to one job: cancel, delete, retry, reschedule and more.
     pub fn change(&self, id: JobId) -> Change<'_> {
         Change::new(&self.shared, id)
+    }
+
+    /// The same change to many jobs at the cost of one.
+    ///
+    /// ```
+    /// # use jobsled::{Cancel, Engine, job, rkyv};
+    /// # #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+    /// # struct Tick;
+    /// # job!(Tick, kind = "tick");
+    /// # let engine = Engine::in_memory().open()?;
+    /// let first = engine.enqueue(Tick)?.id();
+    /// let second = engine.enqueue(Tick)?.id();
+    /// let answers = engine.change_all([first, second]).cancel("not needed any more")?;
+    /// assert_eq!(answers, [Cancel::Cancelled, Cancel::Cancelled]);
+    /// # Ok::<(), jobsled::Error>(())
+    /// ```
+    pub fn change_all(&self, ids: impl IntoIterator<Item = JobId>) -> ChangeAll<'_> {
+        ChangeAll::new(&self.shared, ids.into_iter().collect())
+    }
+
+    /// Deletes finished jobs before retention would: all of them, or those that fit.
+    ///
+    /// ```
+    /// # use jobsled::{Engine, State, job, rkyv};
+    /// # use std::time::Duration;
+    /// # let engine = Engine::in_memory().open()?;
+    /// let pruned = engine.prune().state(State::Dead).older_than(Duration::from_hours(24)).run()?;
+    /// assert_eq!(pruned.deleted, 0);
+    /// # Ok::<(), jobsled::Error>(())
+    /// ```
+    pub fn prune(&self) -> Prune<'_> {
+        Prune::new(self)
     }
 
     /// News about all jobs, as a channel that holds up to `capacity` events (at least 1).
@@ -230,9 +274,25 @@ impl Engine {
     ///
     /// [`Error::Closed`]; [`Error::Refused`] after a failed write.
     pub fn wait_until_idle(&self, within: Duration) -> Result<bool> {
-        let done = self
-            .shared
-            .ask_within(within, |reply| Command::WaitIdle { queue: None, reply })?;
+        let done = self.shared.ask_within(within, |reply| Command::WaitIdle {
+            until: Idle::Everywhere,
+            reply,
+        })?;
+        Ok(done.is_some())
+    }
+
+    /// Waits until nothing runs and no pool could start a job: what is left is scheduled for later, in a paused
+    /// queue, of a queue that is [not run here](crate::EngineBuilder::only_queues), or has no handler here. False
+    /// if time was up.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`]; [`Error::Refused`] after a failed write.
+    pub fn wait_until_quiet(&self, within: Duration) -> Result<bool> {
+        let done = self.shared.ask_within(within, |reply| Command::WaitIdle {
+            until: Idle::NothingToStart,
+            reply,
+        })?;
         Ok(done.is_some())
     }
 

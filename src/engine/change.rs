@@ -9,7 +9,7 @@ use super::request::wall_ms;
 use super::{Engine, Shared};
 use crate::error::{Error, Result};
 use crate::job::{Content, Form, Format, Job, JobId, Priority, State, Wait, check_name, millis};
-use crate::ledger::{ChangeAnswer, ChangeKind};
+use crate::ledger::{ChangeAnswer, ChangeKind, Filter, Idle};
 
 /// Changes to one job; see [`Engine::change`]. Each call is durable on return.
 ///
@@ -65,6 +65,40 @@ pub enum Changed {
     Unknown,
 }
 
+impl From<ChangeAnswer> for Cancel {
+    fn from(answer: ChangeAnswer) -> Cancel {
+        match answer {
+            ChangeAnswer::Done => Cancel::Cancelled,
+            ChangeAnswer::IsRunning => Cancel::AskedToStop,
+            ChangeAnswer::AlreadyFinished(state) => Cancel::AlreadyFinished(state),
+            ChangeAnswer::PayloadGone => Cancel::AlreadyFinished(State::Completed),
+            ChangeAnswer::Unknown => Cancel::Unknown,
+        }
+    }
+}
+
+impl From<ChangeAnswer> for Delete {
+    fn from(answer: ChangeAnswer) -> Delete {
+        match answer {
+            ChangeAnswer::IsRunning => Delete::IsRunning,
+            ChangeAnswer::Unknown => Delete::Unknown,
+            _ => Delete::Deleted,
+        }
+    }
+}
+
+impl From<ChangeAnswer> for Changed {
+    fn from(answer: ChangeAnswer) -> Changed {
+        match answer {
+            ChangeAnswer::Done => Changed::Done,
+            ChangeAnswer::IsRunning => Changed::IsRunning,
+            ChangeAnswer::AlreadyFinished(state) => Changed::AlreadyFinished(state),
+            ChangeAnswer::PayloadGone => Changed::PayloadGone,
+            ChangeAnswer::Unknown => Changed::Unknown,
+        }
+    }
+}
+
 impl<'e> Change<'e> {
     pub(super) fn new(shared: &'e Arc<Shared>, id: JobId) -> Change<'e> {
         Change { shared, id }
@@ -76,17 +110,8 @@ impl<'e> Change<'e> {
     ///
     /// See [`Change`].
     pub fn cancel(&self, reason: &str) -> Result<Cancel> {
-        Ok(
-            match self.ask(ChangeKind::Cancel {
-                reason: reason.to_owned(),
-            })? {
-                ChangeAnswer::Done => Cancel::Cancelled,
-                ChangeAnswer::IsRunning => Cancel::AskedToStop,
-                ChangeAnswer::AlreadyFinished(state) => Cancel::AlreadyFinished(state),
-                ChangeAnswer::PayloadGone => Cancel::AlreadyFinished(State::Completed),
-                ChangeAnswer::Unknown => Cancel::Unknown,
-            },
-        )
+        let reason = reason.to_owned();
+        self.ask(ChangeKind::Cancel { reason })
     }
 
     /// Deletes the job.
@@ -95,11 +120,7 @@ impl<'e> Change<'e> {
     ///
     /// See [`Change`].
     pub fn delete(&self) -> Result<Delete> {
-        Ok(match self.ask(ChangeKind::Delete)? {
-            ChangeAnswer::IsRunning => Delete::IsRunning,
-            ChangeAnswer::Unknown => Delete::Unknown,
-            _ => Delete::Deleted,
-        })
+        self.ask(ChangeKind::Delete)
     }
 
     /// Lets it run as soon as it can: a dead or cancelled job comes back with fresh attempts, a
@@ -109,7 +130,7 @@ impl<'e> Change<'e> {
     ///
     /// See [`Change`].
     pub fn retry(&self) -> Result<Changed> {
-        self.changed(ChangeKind::Retry)
+        self.ask(ChangeKind::Retry)
     }
 
     /// Sets the time before which it does not run; brings a dead or cancelled job back to life.
@@ -118,7 +139,7 @@ impl<'e> Change<'e> {
     ///
     /// See [`Change`].
     pub fn reschedule(&self, at: SystemTime) -> Result<Changed> {
-        self.changed(ChangeKind::Reschedule(Wait::Until(wall_ms(at))))
+        self.ask(ChangeKind::Reschedule(Wait::Until(wall_ms(at))))
     }
 
     /// As [`reschedule`](Change::reschedule), counted from now: a span, which moves with the wall clock if that
@@ -128,7 +149,7 @@ impl<'e> Change<'e> {
     ///
     /// See [`Change`].
     pub fn reschedule_after(&self, wait: Duration) -> Result<Changed> {
-        self.changed(ChangeKind::Reschedule(Wait::For(millis(wait))))
+        self.ask(ChangeKind::Reschedule(Wait::For(millis(wait))))
     }
 
     /// Sets the priority.
@@ -137,7 +158,7 @@ impl<'e> Change<'e> {
     ///
     /// See [`Change`].
     pub fn set_priority(&self, priority: impl Into<Priority>) -> Result<Changed> {
-        self.changed(ChangeKind::SetPriority(priority.into()))
+        self.ask(ChangeKind::SetPriority(priority.into()))
     }
 
     /// Moves it to another queue.
@@ -147,7 +168,7 @@ impl<'e> Change<'e> {
     /// See [`Change`]; [`Error::Invalid`] for the name.
     pub fn move_to(&self, queue: &str) -> Result<Changed> {
         check_name("queue name", queue)?;
-        self.changed(ChangeKind::MoveTo {
+        self.ask(ChangeKind::MoveTo {
             queue: queue.to_owned(),
         })
     }
@@ -190,24 +211,173 @@ impl<'e> Change<'e> {
                 remedy,
             });
         }
-        self.changed(ChangeKind::Complete {
+        self.ask(ChangeKind::Complete {
             output: Content::Inline(bytes),
         })
     }
 
-    fn changed(&self, wish: ChangeKind) -> Result<Changed> {
-        Ok(match self.ask(wish)? {
-            ChangeAnswer::Done => Changed::Done,
-            ChangeAnswer::IsRunning => Changed::IsRunning,
-            ChangeAnswer::AlreadyFinished(state) => Changed::AlreadyFinished(state),
-            ChangeAnswer::PayloadGone => Changed::PayloadGone,
-            ChangeAnswer::Unknown => Changed::Unknown,
-        })
+    fn ask<T: From<ChangeAnswer>>(&self, wish: ChangeKind) -> Result<T> {
+        let id = self.id;
+        let answer = self
+            .shared
+            .ask(|reply| Command::Change { id, wish, reply })?;
+        Ok(answer.into())
+    }
+}
+
+/// The same change to many jobs; see [`Engine::change_all`]. They share a disk sync, but are not one
+/// transaction: each job has its own answer, in the order of the ids, and a crash may come between two.
+///
+/// Errors as those of [`Change`].
+#[derive(Debug)]
+pub struct ChangeAll<'e> {
+    shared: &'e Arc<Shared>,
+    ids: Vec<JobId>,
+}
+
+impl<'e> ChangeAll<'e> {
+    pub(super) fn new(shared: &'e Arc<Shared>, ids: Vec<JobId>) -> ChangeAll<'e> {
+        ChangeAll { shared, ids }
     }
 
-    fn ask(&self, wish: ChangeKind) -> Result<ChangeAnswer> {
-        let id = self.id;
-        self.shared.ask(|reply| Command::Change { id, wish, reply })
+    /// As [`Change::cancel`].
+    ///
+    /// # Errors
+    ///
+    /// See [`Change`].
+    pub fn cancel(&self, reason: &str) -> Result<Vec<Cancel>> {
+        let reason = reason.to_owned();
+        self.ask(&ChangeKind::Cancel { reason })
+    }
+
+    /// As [`Change::delete`].
+    ///
+    /// # Errors
+    ///
+    /// See [`Change`].
+    pub fn delete(&self) -> Result<Vec<Delete>> {
+        self.ask(&ChangeKind::Delete)
+    }
+
+    /// As [`Change::retry`].
+    ///
+    /// # Errors
+    ///
+    /// See [`Change`].
+    pub fn retry(&self) -> Result<Vec<Changed>> {
+        self.ask(&ChangeKind::Retry)
+    }
+
+    /// As [`Change::reschedule`].
+    ///
+    /// # Errors
+    ///
+    /// See [`Change`].
+    pub fn reschedule(&self, at: SystemTime) -> Result<Vec<Changed>> {
+        self.ask(&ChangeKind::Reschedule(Wait::Until(wall_ms(at))))
+    }
+
+    /// As [`Change::reschedule_after`].
+    ///
+    /// # Errors
+    ///
+    /// See [`Change`].
+    pub fn reschedule_after(&self, wait: Duration) -> Result<Vec<Changed>> {
+        self.ask(&ChangeKind::Reschedule(Wait::For(millis(wait))))
+    }
+
+    /// As [`Change::set_priority`].
+    ///
+    /// # Errors
+    ///
+    /// See [`Change`].
+    pub fn set_priority(&self, priority: impl Into<Priority>) -> Result<Vec<Changed>> {
+        self.ask(&ChangeKind::SetPriority(priority.into()))
+    }
+
+    /// As [`Change::move_to`].
+    ///
+    /// # Errors
+    ///
+    /// See [`Change`]; [`Error::Invalid`] for the name.
+    pub fn move_to(&self, queue: &str) -> Result<Vec<Changed>> {
+        check_name("queue name", queue)?;
+        let queue = queue.to_owned();
+        self.ask(&ChangeKind::MoveTo { queue })
+    }
+
+    /// All wishes are on their way before the first answer is waited for.
+    fn ask<T: From<ChangeAnswer>>(&self, wish: &ChangeKind) -> Result<Vec<T>> {
+        let answers = self.shared.ask_all(self.ids.iter().map(|&id| {
+            let wish = wish.clone();
+            move |reply| Command::Change { id, wish, reply }
+        }))?;
+        Ok(answers.into_iter().map(T::from).collect())
+    }
+}
+
+/// Deletes finished jobs; see [`Engine::prune`].
+#[derive(Clone, Debug)]
+#[must_use = "nothing is deleted before `run`"]
+pub struct Prune<'e> {
+    engine: &'e Engine,
+    filter: Filter,
+    older: Duration,
+}
+
+impl<'e> Prune<'e> {
+    pub(super) fn new(engine: &'e Engine) -> Prune<'e> {
+        Prune {
+            engine,
+            filter: Filter::default(),
+            older: Duration::ZERO,
+        }
+    }
+
+    /// Only jobs in this state. In one that is no end there is nothing to delete.
+    pub fn state(mut self, state: State) -> Self {
+        self.filter.state = Some(state);
+        self
+    }
+
+    /// Only jobs of this kind.
+    pub fn kind(mut self, kind: impl Into<String>) -> Self {
+        self.filter.kind = Some(kind.into());
+        self
+    }
+
+    /// Only jobs of this queue.
+    pub fn queue(mut self, queue: impl Into<String>) -> Self {
+        self.filter.queue = Some(queue.into());
+        self
+    }
+
+    /// Only jobs that finished at least this long ago, by the wall clock.
+    pub fn older_than(mut self, age: Duration) -> Self {
+        self.older = age;
+        self
+    }
+
+    /// Deletes them, some thousands a group; their keys stay taken for the rest of their time. On return all are
+    /// gone from stable storage, after a crash on the way some of them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`]; [`Error::Refused`] after a failed write.
+    pub fn run(&self) -> Result<PruneReport> {
+        let mut deleted = 0;
+        loop {
+            let (filter, older_ms) = (self.filter.clone(), millis(self.older));
+            let slice = self.engine.shared.ask(|reply| Command::Prune {
+                filter,
+                older_ms,
+                reply,
+            })?;
+            deleted += slice;
+            if slice == 0 {
+                return Ok(PruneReport { deleted });
+            }
+        }
     }
 }
 
@@ -218,11 +388,11 @@ pub struct QueueControl<'e> {
     pub(crate) name: String,
 }
 
-/// What a purge deleted.
+/// What a [`Prune`] deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct PurgeReport {
-    /// Dead jobs deleted.
+pub struct PruneReport {
+    /// Jobs deleted.
     pub deleted: u64,
 }
 
@@ -269,27 +439,6 @@ impl<'e> QueueControl<'e> {
         self.set(None, Some(most))
     }
 
-    /// Deletes all dead jobs of the queue, some thousands a group.
-    ///
-    /// # Errors
-    ///
-    /// As [`pause`](QueueControl::pause).
-    pub fn purge_dead(&self) -> Result<PurgeReport> {
-        check_name("queue name", &self.name)?;
-        let mut deleted = 0;
-        loop {
-            let queue = self.name.clone();
-            let slice = self
-                .engine
-                .shared
-                .ask(|reply| Command::PurgeDead { queue, reply })?;
-            deleted += slice;
-            if slice == 0 {
-                return Ok(PurgeReport { deleted });
-            }
-        }
-    }
-
     /// Waits until no job of the queue waits or runs; see [`Engine::wait_until_idle`].
     ///
     /// # Errors
@@ -297,11 +446,11 @@ impl<'e> QueueControl<'e> {
     /// [`Error::Closed`]; [`Error::Refused`] after a failed write.
     pub fn wait_until_idle(&self, within: Duration) -> Result<bool> {
         check_name("queue name", &self.name)?;
-        let queue = Some(self.name.clone());
+        let until = Idle::Queue(self.name.clone());
         Ok(self
             .engine
             .shared
-            .ask_within(within, |reply| Command::WaitIdle { queue, reply })?
+            .ask_within(within, |reply| Command::WaitIdle { until, reply })?
             .is_some())
     }
 

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::job::{DeadReason, Encoding, JobId, NewJob, State};
 use crate::journal::EntryBytes;
 use crate::ledger::{
-    ChangeAnswer, ChangeKind, Counters, Filter, Outcome, Page, Placed, QueueView, Row,
+    ChangeAnswer, ChangeKind, Counters, Filter, Idle, Outcome, Page, Placed, QueueView, Row,
 };
 
 /// A one-place slot for an answer. Sending never blocks; a caller that went away is no error.
@@ -59,8 +59,10 @@ pub(crate) enum Command {
         concurrency: Option<Option<u32>>,
         reply: Reply<()>,
     },
-    PurgeDead {
-        queue: String,
+    /// Deletes finished jobs, some at a time; answers how many.
+    Prune {
+        filter: Filter,
+        older_ms: u64,
         reply: Reply<u64>,
     },
     /// For a caller with its own thread, who waits until `until` (awake time).
@@ -106,9 +108,9 @@ pub(crate) enum Command {
         id: JobId,
         reply: Reply<Option<Arc<Live>>>,
     },
-    /// Answered when no job waits or runs (in a queue).
+    /// Answered when it is as quiet as that.
     WaitIdle {
-        queue: Option<String>,
+        until: Idle,
         reply: Reply<()>,
     },
     /// Answered when so many jobs have finished since the store was made.
@@ -175,7 +177,7 @@ impl Command {
             | Command::WaitIdle { reply, .. }
             | Command::WaitFinished { reply, .. }
             | Command::Drain { reply } => reply.send(Err(error)),
-            Command::PurgeDead { reply, .. } | Command::Shutdown { reply, .. } => {
+            Command::Prune { reply, .. } | Command::Shutdown { reply, .. } => {
                 reply.send(Err(error));
             }
             Command::Claim { reply, .. } => reply.send(Err(error)),

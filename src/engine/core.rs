@@ -20,7 +20,7 @@ use crate::clock::{Clock, Now};
 use crate::error::Error;
 use crate::job::{JobId, Priority};
 use crate::journal::{Chain, Draft, Geometry, Journal, Payloads, Witness};
-use crate::ledger::{Ledger, QueueIx};
+use crate::ledger::{Idle, Ledger, QueueIx};
 use crate::sys::lock::StoreLock;
 
 /// What the writer has of the store besides the journal.
@@ -167,7 +167,7 @@ pub(super) enum Target {
 #[derive(Default)]
 pub(super) struct Waiters {
     pub(super) jobs: FxHashMap<JobId, Vec<Reply<Ending>>>,
-    pub(super) idle: Vec<(Option<String>, Reply<()>)>,
+    pub(super) idle: Vec<(Idle, Reply<()>)>,
     pub(super) finished: Vec<(u64, Reply<()>)>,
     pub(super) drained: Vec<Reply<()>>,
     pub(super) closed: Vec<Reply<u64>>,

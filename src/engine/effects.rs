@@ -139,11 +139,11 @@ impl Core {
     fn tell_state_waiters(&mut self) {
         if !self.waiters.idle.is_empty() {
             let waiting = std::mem::take(&mut self.waiters.idle);
-            for (queue, reply) in waiting {
-                if self.ledger.is_idle(queue.as_deref()) {
+            for (until, reply) in waiting {
+                if self.ledger.is_idle(&until) {
                     reply.send(Ok(()));
                 } else {
-                    self.waiters.idle.push((queue, reply));
+                    self.waiters.idle.push((until, reply));
                 }
             }
         }
@@ -235,7 +235,7 @@ impl Core {
                 let live = self.running.get(&id).map(|run| run.live.clone());
                 self.answer(move |fate| reply.send(fate.of(live)));
             }
-            Command::WaitIdle { queue, reply } => self.waiters.idle.push((queue, reply)),
+            Command::WaitIdle { until, reply } => self.waiters.idle.push((until, reply)),
             Command::WaitFinished { count, reply } => self.waiters.finished.push((count, reply)),
             Command::Details { .. } | Command::Wait { .. } | Command::StopWaiting { .. } => {
                 self.pending.reads.push(command);

@@ -20,7 +20,8 @@ pub struct Handle<O> {
     shared: Arc<Shared>,
     id: JobId,
     kind: Arc<str>,
-    encoding: Encoding,
+    /// `None`: the output is not looked at.
+    encoding: Option<Encoding>,
     decode: Decode<O>,
 }
 
@@ -76,7 +77,7 @@ impl<O> Handle<O> {
             shared,
             id,
             kind,
-            encoding,
+            encoding: Some(encoding),
             decode,
         }
     }
@@ -167,23 +168,7 @@ impl<O> Handle<O> {
         };
         Ok(match ending.state {
             Some(State::Completed) => {
-                if ending.encoding != self.encoding && history.output.is_some() {
-                    return Err(Error::Payload {
-                        what: "output",
-                        kind: self.kind.to_string(),
-                        reason: format!(
-                            "is kept as {}, as the job was enqueued; this handle reads {}",
-                            ending.encoding, self.encoding
-                        ),
-                    });
-                }
-                let bytes = self.content(history.output)?;
-                let output = (self.decode)(&bytes).map_err(|e| Error::Payload {
-                    what: "output",
-                    kind: self.kind.to_string(),
-                    reason: e.to_string(),
-                })?;
-                Finished::Completed(output)
+                Finished::Completed(self.output(ending.encoding, history.output)?)
             }
             Some(State::Cancelled) => Finished::Cancelled {
                 reason: history.reason,
@@ -203,6 +188,24 @@ impl<O> Handle<O> {
         })
     }
 
+    fn output(&self, stored: Encoding, output: Option<Content>) -> Result<O> {
+        let unreadable = |reason: String| Error::Payload {
+            what: "output",
+            kind: self.kind.to_string(),
+            reason,
+        };
+        let bytes = match self.encoding {
+            None => Vec::new(),
+            Some(encoding) if encoding != stored && output.is_some() => {
+                return Err(unreadable(format!(
+                    "is kept as {stored}, as the job was enqueued; this handle reads {encoding}"
+                )));
+            }
+            Some(_) => self.content(output)?,
+        };
+        (self.decode)(&bytes).map_err(|e| unreadable(e.to_string()))
+    }
+
     fn content(&self, content: Option<Content>) -> Result<Vec<u8>> {
         Ok(match content {
             None => Vec::new(),
@@ -220,6 +223,19 @@ pub(crate) fn read_history(frame: &super::command::FrameAt) -> Result<History> {
         reason: format!("{e:?}"),
     })?;
     Ok(super::step::into_history(event).unwrap_or_default())
+}
+
+impl Handle<()> {
+    /// For a job of any kind, whose output is not looked at.
+    pub(super) fn untyped(shared: Arc<Shared>, id: JobId, kind: Arc<str>) -> Handle<()> {
+        Handle {
+            shared,
+            id,
+            kind,
+            encoding: None,
+            decode: |_| Ok(()),
+        }
+    }
 }
 
 impl<O> Clone for Handle<O> {

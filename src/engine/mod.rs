@@ -33,7 +33,7 @@ mod writer;
 
 pub use api::{Drained, Engine, PoolHealth, ShutdownReport};
 pub use batch::Batch;
-pub use change::{Cancel, Change, Changed, Delete, PurgeReport, QueueControl};
+pub use change::{Cancel, Change, ChangeAll, Changed, Delete, Prune, PruneReport, QueueControl};
 pub use claim::Claim;
 pub use events::{Event, Events, Subscription, Update, What};
 pub use handle::{Ended, Finished, Handle, Progress};

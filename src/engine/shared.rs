@@ -150,6 +150,22 @@ impl Shared {
         self.wait(&answer)
     }
 
+    /// Asks many things before it waits for the first answer, so that they share a sync. The first error is the
+    /// answer to all.
+    pub(crate) fn ask_all<T, C: FnOnce(Reply<T>) -> Command>(
+        &self,
+        commands: impl Iterator<Item = C>,
+    ) -> Result<Vec<T>> {
+        self.check_process()?;
+        let asked = commands.map(|command| {
+            let (reply, answer) = Reply::new();
+            self.inbox.send_unbounded(command(reply));
+            answer
+        });
+        let answers: Vec<Receiver<Result<T>>> = asked.collect();
+        answers.iter().map(|answer| self.wait(answer)).collect()
+    }
+
     /// Asks and waits for a while; `None`: time is up.
     pub(crate) fn ask_within<T>(
         &self,

@@ -13,12 +13,12 @@ use super::handout::Asked;
 use crate::error::{Error, Result};
 use crate::job::JobId;
 use crate::journal::{self, Mark, Witness};
-use crate::ledger::{Event, History, Mismatch, Stamp};
+use crate::ledger::{Event, Filter, History, Mismatch, Stamp};
 
 /// Events that time alone may add to one group.
 const TICK_EVENTS_MAX: usize = 1_024;
-/// Dead jobs that one command purges; the caller asks again.
-pub(super) const PURGE_MAX: usize = 4_096;
+/// Finished jobs that one command deletes; the caller asks again.
+pub(super) const PRUNE_MAX: usize = 4_096;
 
 impl Core {
     /// Carries out one group of commands. An error says that the engine is poisoned from here on.
@@ -123,8 +123,12 @@ impl Core {
                 let done = self.set_queue(&name, paused, concurrency)?;
                 self.answer(move |fate| reply.send(done.and_then(|()| fate.of(()))));
             }
-            Command::PurgeDead { queue, reply } => {
-                let jobs = self.purge_dead(&queue)?;
+            Command::Prune {
+                filter,
+                older_ms,
+                reply,
+            } => {
+                let jobs = self.prune_asked(&filter, older_ms)?;
                 self.answer(move |fate| reply.send(fate.of(jobs)));
             }
             Command::Claim {
@@ -160,10 +164,11 @@ impl Core {
         Ok(())
     }
 
-    /// Deletes dead jobs, some at a time; how many.
-    fn purge_dead(&mut self, queue: &str) -> Result<u64> {
+    /// Deletes finished jobs because somebody asked, some at a time; how many.
+    fn prune_asked(&mut self, filter: &Filter, older_ms: u64) -> Result<u64> {
+        let until_ms = self.now.wall_ms.saturating_sub_unsigned(older_ms);
         let mut jobs = 0;
-        for event in self.ledger.purge_dead(queue, PURGE_MAX) {
+        for event in self.ledger.prune_asked(filter, until_ms, PRUNE_MAX) {
             self.push(&event)?;
             jobs += u64::from(matches!(event, Event::Deleted { .. }));
         }

@@ -67,6 +67,8 @@ pub struct JobInfo {
     pub key: Option<String>,
     /// The claim under which it runs.
     pub claim: Option<ClaimNumber>,
+    /// When it was claimed, for one that runs: wall-clock milliseconds. It starts at once if a slot is free.
+    pub claimed_at_ms: Option<i64>,
     /// Why it is dead.
     pub dead_reason: Option<DeadReason>,
 }
@@ -265,6 +267,7 @@ impl From<Row> for JobInfo {
             expires_at_ms: row.expires_at_ms,
             key: row.key,
             claim: row.claim,
+            claimed_at_ms: row.claimed_at_ms,
             dead_reason: row.dead_reason,
         }
     }

@@ -2,8 +2,6 @@
 
 use std::borrow::Cow;
 
-use crate::job::State;
-
 use super::Ledger;
 use super::event::{Event, History, NewRecord, Payload, Phase, Place, Standing};
 
@@ -120,18 +118,6 @@ impl Ledger {
         self.space
             .total_bytes()
             .saturating_sub(2 * self.space.live_bytes() + self.setup.slack_bytes)
-    }
-
-    /// Whether no job (of a queue) waits or runs, but for those that no handler here could run.
-    pub(crate) fn is_idle(&self, queue: Option<&str>) -> bool {
-        let views = self.queues.iter().zip(self.queue_numbers());
-        let mut views =
-            views.filter(|(_, number)| queue.is_none_or(|name| self.queue_name(*number) == name));
-        views.all(|(q, _)| {
-            let waiting =
-                q.count(State::Scheduled) + q.count(State::Ready) + q.count(State::Running);
-            waiting == q.parked()
-        })
     }
 
     /// The oldest entry with live records.

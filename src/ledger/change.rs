@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::job::{Content, DeadReason, JobId, Priority, State, Wait};
 
 use super::event::{Event, History, Phase};
+use super::list::Filter;
 use super::queue::Control;
 use super::settle::{with_output, with_reason};
 use super::table::Record;
@@ -133,22 +134,24 @@ impl Ledger {
         })
     }
 
-    /// Deletes up to `most` dead jobs of a queue.
-    pub(crate) fn purge_dead(&self, queue: &str, most: usize) -> Vec<Event<'static>> {
-        let ids = self
-            .queue_names
-            .find(queue)
-            .and_then(|q| self.queue(QueueIx(q)))
-            .map(|q| {
-                q.dead
-                    .iter()
-                    .map(|(_, id)| *id)
-                    .take(most)
-                    .collect::<Vec<_>>()
-            });
-        let ids = ids.unwrap_or_default().into_iter();
-        ids.filter_map(|id| Some((id, self.jobs.get(id)?)))
-            .flat_map(|(id, r)| self.deletion(id, r))
+    /// Deletes up to `most` matching jobs that have finished by then, because somebody asked for it: so by the wall
+    /// clock as it stands.
+    pub(crate) fn prune_asked(
+        &self,
+        filter: &Filter,
+        until_ms: i64,
+        most: usize,
+    ) -> Vec<Event<'static>> {
+        let Some(fits) = self.matcher(filter) else {
+            return Vec::new();
+        };
+        let ended = self.queues.iter().flat_map(|q| [&q.finished, &q.dead]);
+        ended
+            .flat_map(|ended| ended.iter().take_while(|(at_ms, _)| *at_ms <= until_ms))
+            .filter_map(|(_, id)| Some((*id, self.jobs.get(*id)?)))
+            .filter(|(_, record)| fits(record))
+            .take(most)
+            .flat_map(|(id, record)| self.deletion(id, record))
             .collect()
     }
 

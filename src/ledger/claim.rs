@@ -63,6 +63,12 @@ impl Ledger {
         found().unwrap_or(Pick::Nothing)
     }
 
+    /// Whether a pool of this process could start a job, were its slots free.
+    pub(super) fn can_start_one(&self) -> bool {
+        let mut open = self.active.iter().filter_map(|&q| self.open_queue(q, None));
+        open.any(|state| state.setup.pool.is_some())
+    }
+
     /// The best priority that is ready for a pool, per queue.
     pub(crate) fn heads(&self, pool: usize) -> impl Iterator<Item = (QueueIx, ReadyKey)> {
         self.active
@@ -119,13 +125,15 @@ impl Ledger {
         })
     }
 
-    /// The head of a queue that must run with nothing else in the process.
+    /// The head of a queue that must run with nothing else in the process. One that no pool here runs holds
+    /// nobody up.
     fn next_alone(&self) -> Option<(QueueIx, ReadyKey, &Record)> {
         if self.loners == 0 {
             return None;
         }
         self.active.iter().find_map(|&queue| {
-            let key = self.open_queue(queue, None)?.head()?;
+            let state = self.open_queue(queue, None)?;
+            let key = state.setup.pool.and(state.head())?;
             let record = self.jobs.get(key.id).filter(|r| self.needs_alone(r))?;
             Some((queue, key, record))
         })

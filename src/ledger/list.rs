@@ -5,6 +5,7 @@ use crate::job::{ClaimNumber, DeadReason, Encoding, JobId, Priority, State};
 use super::Ledger;
 use super::event::Phase;
 use super::names::{KindIx, QueueIx};
+use super::queue::QueueState;
 use super::table::Record;
 
 /// What a listing looks for; `None` means any.
@@ -35,6 +36,7 @@ pub(crate) struct Row {
     pub(crate) expires_at_ms: Option<i64>,
     pub(crate) key: Option<String>,
     pub(crate) claim: Option<ClaimNumber>,
+    pub(crate) claimed_at_ms: Option<i64>,
     pub(crate) dead_reason: Option<DeadReason>,
 }
 
@@ -44,6 +46,17 @@ pub(crate) struct Page {
     pub(crate) rows: Vec<Row>,
     /// Where to go on; `None` at the end.
     pub(crate) next: Option<JobId>,
+}
+
+/// How quiet it must be.
+#[derive(Clone, Debug)]
+pub(crate) enum Idle {
+    /// No job waits or runs, but for those that no handler here could run.
+    Everywhere,
+    /// None of this queue.
+    Queue(String),
+    /// None runs, and none could be started now by a pool.
+    NothingToStart,
 }
 
 /// Figures of one queue.
@@ -68,35 +81,41 @@ impl Ledger {
         looked_max: usize,
     ) -> Page {
         let mut page = Page::default();
-        let kind = filter
-            .kind
-            .as_ref()
-            .map(|name| self.kinds.find(name).map(KindIx));
-        let queue = filter
-            .queue
-            .as_ref()
-            .map(|name| self.queue_names.find(name).map(QueueIx));
-        if kind == Some(None) || queue == Some(None) {
+        let Some(fits) = self.matcher(filter) else {
             return page;
-        }
+        };
         for (looked, (id, record)) in self.jobs.iter_from(from).enumerate() {
             if page.rows.len() == rows_max || looked == looked_max {
                 page.next = Some(id);
                 break;
             }
-            let fits = filter.state.is_none_or(|state| state == record.state())
-                && kind.is_none_or(|kind| kind == Some(record.kind))
-                && queue.is_none_or(|queue| queue == Some(record.queue));
-            if fits {
+            if fits(record) {
                 page.rows.push(self.row(id, record));
             }
         }
         page
     }
 
+    /// Whether a job is looked for; `None` if none can be, because nothing has that name.
+    pub(super) fn matcher(&self, filter: &Filter) -> Option<impl Fn(&Record) -> bool + use<>> {
+        let (state, mut kind, mut queue) = (filter.state, None, None);
+        if let Some(name) = &filter.kind {
+            kind = Some(KindIx(self.kinds.find(name)?));
+        }
+        if let Some(name) = &filter.queue {
+            queue = Some(QueueIx(self.queue_names.find(name)?));
+        }
+        Some(move |record: &Record| {
+            state.is_none_or(|state| state == record.state())
+                && kind.is_none_or(|kind| kind == record.kind)
+                && queue.is_none_or(|queue| queue == record.queue)
+        })
+    }
+
     pub(crate) fn row(&self, id: JobId, r: &Record) -> Row {
         let kind = self.kind_name(r.kind);
         let state = r.state();
+        let lease = self.leases.get(&id);
         Row {
             id,
             kind: kind.to_owned(),
@@ -113,11 +132,27 @@ impl Ledger {
             finished_at_ms: state.is_finished().then_some(r.due_ms),
             expires_at_ms: r.expires_at_ms(),
             key: r.key().map(|(key, _)| key.to_owned()),
-            claim: self.leases.get(&id).map(|lease| ClaimNumber(lease.claim)),
+            claim: lease.map(|lease| ClaimNumber(lease.claim)),
+            claimed_at_ms: lease.map(|lease| lease.claimed_at_ms),
             dead_reason: match r.phase {
                 Phase::Dead(reason) => Some(reason),
                 _ => None,
             },
+        }
+    }
+
+    pub(crate) fn is_idle(&self, until: &Idle) -> bool {
+        let is_empty = |q: &QueueState| {
+            let waiting = q.count(State::Scheduled) + q.count(State::Ready);
+            waiting + q.count(State::Running) == q.parked()
+        };
+        match until {
+            Idle::Everywhere => self.queues.iter().all(is_empty),
+            Idle::Queue(name) => {
+                let queue = self.queue_names.find(name).map(QueueIx);
+                queue.and_then(|q| self.queue(q)).is_none_or(is_empty)
+            }
+            Idle::NothingToStart => self.leases.is_empty() && !self.can_start_one(),
         }
     }
 

@@ -44,7 +44,7 @@ pub use event::{AttemptError, Counters};
 pub(crate) use event::{
     Event, History, LeaseRecord, NewRecord, Payload, Place, RootRecord, Stamp, Standing,
 };
-pub(crate) use list::{Filter, Page, QueueView, Row};
+pub(crate) use list::{Filter, Idle, Page, QueueView, Row};
 pub(crate) use names::{KindIx, QueueIx};
 pub(crate) use recover::Verdict;
 pub(crate) use settle::{Outcome, SettleAnswer, Settling};

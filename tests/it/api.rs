@@ -153,7 +153,7 @@ fn failures_are_kept_and_the_dead_come_back() {
         .unwrap()
         .wait()
         .unwrap();
-    assert_eq!(engine.queue("default").purge_dead().unwrap().deleted, 1);
+    assert_eq!(engine.prune().state(State::Dead).run().unwrap().deleted, 1);
     assert_eq!(engine.stats().unwrap().count(State::Dead), 0);
 }
 

@@ -10,6 +10,8 @@
     reason = "a test says what it expects by unwrapping"
 )]
 
+/// What people do with stored jobs from outside: change, prune, choose queues.
+mod admin;
 /// What an engine does for its users, end to end.
 mod api;
 /// Every wrong input has its typed error, and nothing is harmed.

@@ -22,7 +22,7 @@ use crate::clock::{Clock, ManualClock};
 use crate::error::{Error, Result};
 use crate::job::{Content, JobId, NewJob, Policy, Priority, State, Wait};
 use crate::journal::{self, Geometry, MemoryDisk, Payloads};
-use crate::ledger::{ChangeAnswer, ChangeKind, Filter, Outcome, Placed, Row, Setup};
+use crate::ledger::{ChangeAnswer, ChangeKind, Filter, Idle, Outcome, Placed, Row, Setup};
 
 /// An engine in parts: the test is the thread.
 struct Life {
@@ -625,7 +625,10 @@ fn whoever_waited_long_enough_leaves_nothing_behind() {
         tokens.push(reply.token());
         life.inbox.send_unbounded(command(reply));
     };
-    wait(&life, &|reply| Command::WaitIdle { queue: None, reply });
+    wait(&life, &|reply| Command::WaitIdle {
+        until: Idle::Everywhere,
+        reply,
+    });
     wait(&life, &|reply| Command::WaitFinished { count: 9, reply });
     let (reply, _gone) = Reply::new();
     tokens.push(reply.token());

@@ -838,6 +838,27 @@ fn a_claim_by_hand_gives_no_suspect_beside_others() {
     assert!(matches!(pick(&life), Pick::Job(key, _) if key.id == suspect));
 }
 
+/// L8: a suspect of a queue that no pool here runs would hold everybody up for ever.
+#[test]
+fn a_suspect_that_nobody_here_runs_holds_nobody_up() {
+    let mut life = Life::new();
+    let suspect = life
+        .enqueue(NewJob {
+            queue: "elsewhere".into(),
+            ..job()
+        })
+        .id;
+    for _ in 0..2 {
+        let (_, event) = life.ledger.claim(suspect).unwrap();
+        life.push(&event);
+        life.crash(Verdict::Started);
+    }
+    let elsewhere = life.ledger.queue_names.find("elsewhere").unwrap();
+    life.ledger.queues[usize::from(elsewhere)].setup.pool = None;
+    let other = life.enqueue(job()).id;
+    assert_eq!(life.claim().map(|(id, _)| id), Some(other));
+}
+
 /// Queues come by jobs, by pause and cap, and by moving jobs; past the bound each is refused, and nothing breaks.
 #[test]
 fn a_program_that_invents_queues_is_told() {

@@ -99,7 +99,6 @@ fn queue_controls_with_bad_arguments() {
             "claim",
             engine.claim::<Note>("No Such", Duration::ZERO).map(drop),
         ),
-        ("purge_dead", bad.purge_dead().map(drop)),
         ("wait_until_idle", bad.wait_until_idle(MINUTE).map(drop)),
     ];
     for (call, answer) in answers {
