@@ -309,6 +309,17 @@ impl Engine {
         Ok(done.is_some())
     }
 
+    /// Lets the pools claim no more jobs; those that run go on, and everything else does: jobs are stored, claims
+    /// by hand are served. For a program that is about to end and must not turn anybody away meanwhile. With
+    /// [`wait_until_quiet`](Engine::wait_until_quiet) it waits for what runs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`]; [`Error::Refused`] after a failed write.
+    pub fn stop_claiming(&self) -> Result<()> {
+        self.shared.ask(|reply| Command::StopClaiming { reply })
+    }
+
     /// Claims no more jobs and takes no new ones; waits up to `within` for those that run. The engine
     /// stays so, open for questions, until it is shut down.
     ///

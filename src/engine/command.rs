@@ -91,6 +91,13 @@ pub(crate) enum Command {
         id: JobId,
         reply: Reply<Option<Details>>,
     },
+    /// As `List`, with what lies on disk.
+    ListDetails {
+        filter: Filter,
+        from: JobId,
+        rows_max: usize,
+        reply: Reply<DetailsPage>,
+    },
     Snapshot {
         reply: Reply<Snapshot>,
     },
@@ -122,7 +129,11 @@ pub(crate) enum Command {
     Running {
         reply: Reply<Vec<JobId>>,
     },
-    /// Claim no more; answered when nothing runs.
+    /// Claim no more for the pools; everything else goes on.
+    StopClaiming {
+        reply: Reply<()>,
+    },
+    /// Claim no more and take no new jobs; answered when nothing runs.
     Drain {
         reply: Reply<()>,
     },
@@ -176,6 +187,7 @@ impl Command {
             Command::SetQueue { reply, .. }
             | Command::WaitIdle { reply, .. }
             | Command::WaitFinished { reply, .. }
+            | Command::StopClaiming { reply }
             | Command::Drain { reply } => reply.send(Err(error)),
             Command::Prune { reply, .. } | Command::Shutdown { reply, .. } => {
                 reply.send(Err(error));
@@ -185,6 +197,7 @@ impl Command {
             Command::FindKey { reply, .. } => reply.send(Err(error)),
             Command::List { reply, .. } => reply.send(Err(error)),
             Command::Details { reply, .. } => reply.send(Err(error)),
+            Command::ListDetails { reply, .. } => reply.send(Err(error)),
             Command::Snapshot { reply } => reply.send(Err(error)),
             Command::Wait { reply, .. } => reply.send(Err(error)),
             Command::Running { reply } => reply.send(Err(error)),
@@ -219,6 +232,13 @@ pub(crate) struct Details {
     pub(crate) row: Row,
     pub(crate) base: FrameAt,
     pub(crate) history: Option<FrameAt>,
+}
+
+/// A part of a listing with details, and where to go on.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DetailsPage {
+    pub(crate) jobs: Vec<Details>,
+    pub(crate) next: Option<JobId>,
 }
 
 /// How a job ended.

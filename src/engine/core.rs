@@ -230,6 +230,8 @@ pub(crate) struct Core {
     pub(super) pending: Pending,
     pub(super) waiters: Waiters,
     pub(super) mode: Mode,
+    /// Whether pools get jobs.
+    pub(super) claims: bool,
     /// Why nothing can be written any more.
     pub(super) poisoned: Option<String>,
     pub(super) given_back: u64,

@@ -1,12 +1,17 @@
 //! What follows once a group is synced: answers, hand-outs, news.
 
-use super::command::{Command, Details, Ending, FrameAt, Snapshot};
+use std::collections::BTreeSet;
+
+use super::command::{Command, Details, DetailsPage, Ending, FrameAt, Snapshot};
 use super::core::{Core, Fate, Mode, Target};
 use super::handout::{Bytes, HandOut};
 use crate::error::{Error, Result};
 use crate::job::{Encoding, Form, JobId};
 use crate::journal::event_at;
-use crate::ledger::{Event, Payload, Place};
+use crate::ledger::{Event, Filter, Idle, Page, Payload, Place};
+
+/// Jobs that one page of a listing looks at, matching or not.
+const LOOKED_MAX: usize = 50_000;
 
 impl Core {
     /// E2: nothing in here may be seen before the group was synced; nothing blocks on anybody.
@@ -140,7 +145,8 @@ impl Core {
         if !self.waiters.idle.is_empty() {
             let waiting = std::mem::take(&mut self.waiters.idle);
             for (until, reply) in waiting {
-                if self.ledger.is_idle(&until) {
+                let retired = !self.claims && matches!(until, Idle::NothingToStart);
+                if self.ledger.is_idle(&until) || (retired && self.running.is_empty()) {
                     reply.send(Ok(()));
                 } else {
                     self.waiters.idle.push((until, reply));
@@ -217,8 +223,6 @@ impl Core {
                 rows_max,
                 reply,
             } => {
-                /// Jobs that one page looks at, matching or not.
-                const LOOKED_MAX: usize = 50_000;
                 let page = self.ledger.list(&filter, from, rows_max, LOOKED_MAX);
                 self.answer(move |fate| reply.send(fate.of(page)));
             }
@@ -237,7 +241,10 @@ impl Core {
             }
             Command::WaitIdle { until, reply } => self.waiters.idle.push((until, reply)),
             Command::WaitFinished { count, reply } => self.waiters.finished.push((count, reply)),
-            Command::Details { .. } | Command::Wait { .. } | Command::StopWaiting { .. } => {
+            Command::Details { .. }
+            | Command::ListDetails { .. }
+            | Command::Wait { .. }
+            | Command::StopWaiting { .. } => {
                 self.pending.reads.push(command);
             }
             other => other.refuse(|| Error::Bug("a command was not understood".to_owned())),
@@ -248,18 +255,17 @@ impl Core {
     pub(super) fn read_frames(&mut self, command: Command) -> Result<()> {
         match command {
             Command::Details { id, reply } => {
-                let Some(record) = self.ledger.record(id) else {
-                    reply.send(Ok(None));
-                    return Ok(());
-                };
-                let (base, history) = (record.base, record.history());
-                let row = self.ledger.row(id, record);
-                let base = FrameAt {
-                    entry: self.entry(base.position)?,
-                    offset: base.offset,
-                };
-                let history = self.frame(history)?;
-                reply.send(Ok(Some(Details { row, base, history })));
+                let details = self.details(id)?;
+                reply.send(Ok(details));
+            }
+            Command::ListDetails {
+                filter,
+                from,
+                rows_max,
+                reply,
+            } => {
+                let page = self.details_page(&filter, from, rows_max)?;
+                reply.send(Ok(page));
             }
             Command::Wait { id, reply } => {
                 let running = self
@@ -276,6 +282,49 @@ impl Core {
             _ => {}
         }
         Ok(())
+    }
+
+    fn details(&mut self, id: JobId) -> Result<Option<Details>> {
+        let Some(record) = self.ledger.record(id) else {
+            return Ok(None);
+        };
+        let (base, history) = (record.base, record.history());
+        let row = self.ledger.row(id, record);
+        let base = FrameAt {
+            entry: self.entry(base.position)?,
+            offset: base.offset,
+        };
+        let history = self.frame(history)?;
+        Ok(Some(Details { row, base, history }))
+    }
+
+    /// Neighbours in a list are mostly neighbours on disk, so entries are counted and not jobs.
+    fn details_page(
+        &mut self,
+        filter: &Filter,
+        from: JobId,
+        rows_max: usize,
+    ) -> Result<DetailsPage> {
+        /// Entries that one page reads: some 2 MiB between two groups.
+        const ENTRIES_MAX: usize = 32;
+        let Page { rows, next } = self.ledger.list(filter, from, rows_max, LOOKED_MAX);
+        let mut page = DetailsPage {
+            jobs: Vec::new(),
+            next,
+        };
+        let mut entries = BTreeSet::new();
+        for id in rows.into_iter().map(|row| row.id) {
+            if entries.len() >= ENTRIES_MAX {
+                page.next = Some(id);
+                break;
+            }
+            if let Some(record) = self.ledger.record(id) {
+                entries.insert(record.base.position);
+                entries.extend(record.history().map(|place| place.position));
+            }
+            page.jobs.extend(self.details(id)?);
+        }
+        Ok(page)
     }
 
     fn snapshot(&self) -> Snapshot {

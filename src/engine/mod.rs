@@ -41,7 +41,7 @@ pub use request::{Enqueued, Request, Ticket};
 
 pub(crate) use self::core::{Limits, PoolLink};
 
-pub(crate) use command::{Command, Reply};
+pub(crate) use command::{Command, Details, Reply};
 pub(crate) use events::Hub;
 pub(crate) use handle::read_history;
 pub(crate) use handout::{Asked, HandOut, HandOuts, Live, Stage, outcome_of};

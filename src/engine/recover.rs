@@ -132,6 +132,7 @@ pub(crate) fn recover(mut parts: Parts) -> Result<Core> {
         pending: Pending::default(),
         waiters: Waiters::default(),
         mode: Mode::Open,
+        claims: true,
         poisoned: None,
         given_back: 0,
         late_answers: 0,

@@ -95,7 +95,8 @@ impl Core {
         self.close_when_due()?;
         if self.mode == Mode::Open {
             self.claim_for_hands()?;
-            for pool in 0..self.pools.len() {
+            let pools = if self.claims { self.pools.len() } else { 0 };
+            for pool in 0..pools {
                 self.take_back_outranked(pool)?;
                 self.claim_for_pool(pool)?;
             }
@@ -145,6 +146,11 @@ impl Core {
                 }),
                 _ => reply.send(Err(Error::Draining)),
             },
+            Command::StopClaiming { reply } => {
+                self.claims = false;
+                self.take_back_all(None)?;
+                self.answer(move |fate| reply.send(fate.of(())));
+            }
             Command::Drain { reply } => {
                 self.start_draining()?;
                 self.waiters.drained.push(reply);

@@ -1,10 +1,10 @@
 //! Finding jobs.
 
-use crate::engine::{Command, Engine};
+use crate::engine::{Command, Details, Engine};
 use crate::error::{Error, Result};
 use crate::job::{ClaimNumber, DeadReason, JobId, Priority, State};
 use crate::journal::event_at;
-use crate::ledger::{AttemptError, Event, Filter, Page, Payload, Row};
+use crate::ledger::{AttemptError, Event, Filter, History, Page, Payload, Row};
 
 /// Jobs that one call to the engine returns at most.
 const PAGE_ROWS: usize = 1_000;
@@ -110,20 +110,25 @@ impl Engine {
     ///
     /// [`Error::Closed`]; [`Error::Refused`] after a failed write; [`Error::Damaged`].
     pub fn details(&self, id: JobId) -> Result<Option<JobDetails>> {
-        let Some(details) = self.shared.ask(|reply| Command::Details { id, reply })? else {
-            return Ok(None);
-        };
-        let unreadable = |what: &str, e: crate::journal::ReadError| Error::Damaged {
-            path: "journal".into(),
-            what: format!("{what} of job {id}"),
-            reason: format!("{e:?}"),
-        };
+        let details = self.shared.ask(|reply| Command::Details { id, reply })?;
+        details.map(JobDetails::read).transpose()
+    }
+}
+
+impl JobDetails {
+    /// Reads the frames, on the caller's thread.
+    fn read(details: Details) -> Result<JobDetails> {
+        let id = details.row.id;
         let history = match &details.history {
             Some(frame) => crate::engine::read_history(frame)?,
-            None => crate::ledger::History::default(),
+            None => History::default(),
         };
-        let event = event_at(&details.base.entry, details.base.offset)
-            .map_err(|e| unreadable("the record", e))?;
+        let event =
+            event_at(&details.base.entry, details.base.offset).map_err(|e| Error::Damaged {
+                path: "journal".into(),
+                what: format!("the record of job {id}"),
+                reason: format!("{e:?}"),
+            })?;
         let (Event::Enqueued(job) | Event::Carried(job, ..)) = event else {
             return Err(Error::Bug(format!(
                 "job {id} does not begin where it should"
@@ -136,7 +141,7 @@ impl Engine {
             Payload::Inline(bytes) => Some(bytes.len() as u64),
             Payload::File(file) => Some(file.len),
         };
-        Ok(Some(JobDetails {
+        Ok(JobDetails {
             info,
             enqueued_at_ms: job.enqueued_at_ms,
             version: job.version,
@@ -148,7 +153,7 @@ impl Engine {
             payload_bytes,
             errors: history.errors,
             reason: history.reason,
-        }))
+        })
     }
 }
 
@@ -192,6 +197,35 @@ impl Query<'_> {
     pub fn list(&self) -> Result<Vec<JobInfo>> {
         let mut jobs = Vec::new();
         self.each_page(|page| jobs.extend(page.into_iter().map(JobInfo::from)))?;
+        Ok(jobs)
+    }
+
+    /// The jobs with what lies on disk, by rising id; otherwise as [`list`](Query::list), and slower: entries of
+    /// the journal are read.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::details`].
+    pub fn details(&self) -> Result<Vec<JobDetails>> {
+        let mut jobs = Vec::new();
+        let mut from = self.after;
+        while jobs.len() < self.limit {
+            let rows_max = (self.limit - jobs.len()).min(PAGE_ROWS);
+            let filter = self.filter.clone();
+            let page = self.engine.shared.ask(|reply| Command::ListDetails {
+                filter,
+                from,
+                rows_max,
+                reply,
+            })?;
+            for details in page.jobs {
+                jobs.push(JobDetails::read(details)?);
+            }
+            match page.next {
+                Some(next) => from = next,
+                None => break,
+            }
+        }
         Ok(jobs)
     }
 

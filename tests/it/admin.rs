@@ -178,3 +178,54 @@ fn a_job_of_any_kind_can_be_waited_for() {
     assert!(engine.any_handle(id).unwrap().is_none());
     assert_eq!(handle.wait().unwrap(), Finished::Deleted);
 }
+
+#[test]
+fn a_long_list_comes_with_its_details() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::builder(dir.path().join("store")).open().unwrap();
+    for _ in 0..3 {
+        let mut batch = engine.batch();
+        for number in 0..1_500 {
+            let request = engine.job(Number { number });
+            batch.add_request(request.metadata("number", number.to_string().repeat(50)));
+        }
+        batch.enqueue().unwrap();
+    }
+    let all = engine.jobs().details().unwrap();
+    assert_eq!(all.len(), 4_500);
+    for (n, job) in all.iter().enumerate() {
+        assert_eq!(job.info.id.number(), n as u64 + 1);
+        let number = (n % 1_500).to_string().repeat(50);
+        assert_eq!(job.metadata, [("number".to_owned(), number)]);
+    }
+    let some = engine.jobs().after(all[9].info.id).limit(2).details();
+    assert_eq!(some.unwrap(), all[10..12]);
+    let none = engine.jobs().queue("other").details().unwrap();
+    assert!(none.is_empty());
+}
+
+/// A worker that is told to end must not turn people away while its last job runs.
+#[test]
+fn who_stops_claiming_still_takes_jobs() {
+    let (begun, wait_for_begin) = std::sync::mpsc::channel();
+    let (go_on, wait_for_go) = std::sync::mpsc::channel::<()>();
+    let wait_for_go = std::sync::Mutex::new(wait_for_go);
+    let engine = Engine::in_memory()
+        .pool(Pool::threads("default", 1))
+        .handle(move |job: Number, _: &Context| {
+            begun.send(()).unwrap();
+            wait_for_go.lock().unwrap().recv().unwrap();
+            Ok(job.number)
+        })
+        .open()
+        .unwrap();
+    let running = engine.enqueue(Number { number: 1 }).unwrap();
+    wait_for_begin.recv().unwrap();
+    engine.stop_claiming().unwrap();
+    let later = engine.enqueue(Number { number: 2 }).unwrap();
+    assert!(!engine.wait_until_quiet(Duration::ZERO).unwrap());
+    go_on.send(()).unwrap();
+    assert!(engine.wait_until_quiet(MINUTE).unwrap());
+    assert_eq!(running.state().unwrap(), Some(State::Completed));
+    assert_eq!(later.state().unwrap(), Some(State::Ready));
+}
