@@ -10,8 +10,9 @@ use parking_lot::Mutex;
 
 use crate::clock::{Clock, SystemClock};
 use crate::engine::{
-    Engine, Events, HandOuts, Hub, Inbox, Limits, Live, Opened, Parts, PoolLink, Shared, Watchdog,
-    WhenFullRule, in_store, open_memory, open_store, recover, renew_ballast, spawn_writer,
+    Engine, Events, HandOuts, Handlers, Hub, Inbox, Limits, Live, Opened, Parts, PoolLink, Shared,
+    Watchdog, WhenFullRule, in_store, open_memory, open_store, recover, renew_ballast,
+    spawn_writer,
 };
 use crate::error::{Error, Result};
 use crate::job::{Format, InPlace, Job, JobResult, View, check_name, millis};
@@ -41,6 +42,8 @@ pub struct EngineBuilder {
     keep_dead_for: Duration,
     limits: Limits,
     commit_limit: Duration,
+    #[cfg(feature = "control")]
+    control_socket: bool,
     take_over: bool,
     after_job: Option<AfterJob>,
     hub: Arc<Hub>,
@@ -154,6 +157,8 @@ impl EngineBuilder {
                 disk_floor: 32 << 20,
             },
             commit_limit: Duration::from_mins(5),
+            #[cfg(feature = "control")]
+            control_socket: false,
             take_over: false,
             after_job: None,
             hub: Arc::default(),
@@ -333,6 +338,14 @@ impl EngineBuilder {
         self
     }
 
+    /// Lets other processes of this user look in and change things while this one has the store open: with the
+    /// program `jobsled`, or through [`control`](crate::control). A socket in the store, mode 0600 (default: none).
+    #[cfg(feature = "control")]
+    pub fn control_socket(mut self, on: bool) -> EngineBuilder {
+        self.control_socket = on;
+        self
+    }
+
     /// The clock (default: the machine's).
     pub fn clock(mut self, clock: impl Clock) -> EngineBuilder {
         self.clock = Arc::new(clock);
@@ -455,7 +468,7 @@ impl EngineBuilder {
         let mut setup = Setup {
             queues,
             any_queue,
-            handled: self.registry.kinds().cloned().collect(),
+            handled: Handlers::kinds(&self.registry).into_iter().collect(),
             key_ttl_ms: whole_ms(self.key_ttl),
             keep_dead: self.keep_dead,
             keep_dead_ms: whole_ms(self.keep_dead_for),
@@ -573,6 +586,8 @@ impl EngineBuilder {
             opener: std::process::id(),
             pool_health: Mutex::new(health.collect()),
             writer: Mutex::default(),
+            #[cfg(feature = "control")]
+            control: Mutex::default(),
         });
         watchdog.start(self.clock, shared.inbox.gate().clone())?;
         let writer = spawn_writer(core, commands).inspect_err(|_| watchdog.close())?;
@@ -589,6 +604,17 @@ impl EngineBuilder {
                 after_job: self.after_job.clone(),
             };
             *slot.lock() = Some(worker::start(pool, worker)?);
+        }
+        #[cfg(feature = "control")]
+        if self.control_socket {
+            let store = engine.shared.dir.clone().ok_or_else(|| {
+                invalid(
+                    "control socket",
+                    "asked for in an engine in memory",
+                    "only a store on disk has one",
+                )
+            })?;
+            *engine.shared.control.lock() = Some(crate::control::serve(&engine, &store)?);
         }
         Ok(engine)
     }

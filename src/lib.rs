@@ -31,6 +31,8 @@
 
 mod builder;
 mod clock;
+#[cfg(feature = "control")]
+pub mod control;
 mod engine;
 mod error;
 mod inspect;
@@ -53,7 +55,7 @@ pub use inspect::{Health, JobDetails, JobInfo, Query, QueueStats, Stats};
 pub use job::Json;
 pub use job::{
     Backoff, ClaimNumber, DeadReason, Format, InPlace, Job, JobDefaults, JobId, JobResult, OnCrash,
-    PayloadError, Priority, Rkyv, State, Stop, View,
+    PayloadError, Priority, Rkyv, State, Stop, UnknownState, View,
 };
 #[cfg(feature = "lab")]
 #[doc(hidden)]

@@ -354,6 +354,18 @@ impl Engine {
         self.shared.shutdown(grace)
     }
 
+    /// The kinds that have a handler here, in alphabetical order.
+    pub fn kinds(&self) -> Vec<String> {
+        self.shared.handlers.kinds()
+    }
+
+    /// Whether there will be no more news: it was shut down, or a write failed.
+    #[cfg(feature = "control")]
+    pub(crate) fn is_over(&self) -> bool {
+        let gate = self.shared.inbox.gate();
+        gate.is_closed() || gate.given_up().is_some()
+    }
+
     pub(crate) fn watchdog(&self) -> &Watchdog {
         &self.shared.watchdog
     }

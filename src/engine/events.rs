@@ -52,6 +52,24 @@ pub enum What {
 }
 
 impl What {
+    /// Its name in lower case, as in commands and JSON.
+    pub fn name(&self) -> &'static str {
+        match self {
+            What::Enqueued => "enqueued",
+            What::Claimed => "claimed",
+            What::Released => "released",
+            What::Completed => "completed",
+            What::Retried => "retried",
+            What::Snoozed => "snoozed",
+            What::Cancelled => "cancelled",
+            What::Died => "died",
+            What::Requeued => "requeued",
+            What::Changed => "changed",
+            What::Deleted => "deleted",
+            What::Progress { .. } => "progress",
+        }
+    }
+
     pub(crate) fn is_end(&self) -> bool {
         matches!(
             self,

@@ -47,6 +47,8 @@ pub(crate) trait Handlers: Send + Sync {
         own: Form,
         output: Vec<u8>,
     ) -> Result<Vec<u8>, String>;
+    /// The kinds that have a handler, in alphabetical order.
+    fn kinds(&self) -> Vec<String>;
     /// The pool in one of whose slots the calling thread runs a handler, if it does.
     fn current_pool(&self) -> Option<String>;
 }
@@ -68,6 +70,8 @@ pub(crate) struct Shared {
     pub(crate) pool_health: Mutex<Vec<Arc<dyn Fn() -> PoolHealth + Send + Sync>>>,
     /// Joined at shutdown, so that the files are closed when it returns.
     pub(crate) writer: Mutex<Option<JoinHandle<()>>>,
+    #[cfg(feature = "control")]
+    pub(crate) control: Mutex<Option<crate::control::Server>>,
 }
 
 /// Shuts the engine down when the last clone goes.
@@ -225,6 +229,13 @@ impl Shared {
 
     pub(super) fn shutdown(&self, grace: Duration) -> Result<ShutdownReport> {
         self.check_process()?;
+        // Whoever comes now finds nobody, and enters the store when the lock is free.
+        #[cfg(feature = "control")]
+        let control = self
+            .control
+            .lock()
+            .take()
+            .inspect(crate::control::Server::close);
         let until = self.clock.now().awake.saturating_add(grace);
         let given_back = self.ask(|reply| Command::Shutdown { until, reply });
         self.watchdog.close();
@@ -234,6 +245,8 @@ impl Shared {
         if let Some(writer) = writer.filter(|_| !self.watchdog.hangs()) {
             drop(writer.join());
         }
+        #[cfg(feature = "control")]
+        control.inspect(crate::control::Server::see_off);
         Ok(ShutdownReport {
             given_back: given_back?,
         })
@@ -298,6 +311,8 @@ pub(super) mod tests {
             opener: *opener,
             pool_health: Mutex::default(),
             writer: Mutex::default(),
+            #[cfg(feature = "control")]
+            control: Mutex::default(),
         };
         change(&mut shared);
         Engine::new(Arc::new(shared))

@@ -26,6 +26,6 @@ pub(crate) use limits::{
 pub use policy::{Backoff, JobDefaults, OnCrash};
 pub(crate) use policy::{Growth, Policy, millis};
 pub(crate) use request::{Content, Expiry, NewJob, PayloadRef, Wait};
-pub use state::{DeadReason, State};
+pub use state::{DeadReason, State, UnknownState};
 pub(crate) use stop::StopKind;
 pub use stop::{JobResult, Stop};

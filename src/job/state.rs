@@ -59,6 +59,23 @@ impl State {
     }
 }
 
+impl std::str::FromStr for State {
+    type Err = UnknownState;
+
+    /// A state by its name in lower case.
+    fn from_str(name: &str) -> Result<State, UnknownState> {
+        let found = State::ALL.into_iter().find(|state| state.name() == name);
+        found.ok_or_else(|| UnknownState(name.to_owned()))
+    }
+}
+
+/// There is no state of this name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is no state of a job: they are scheduled, blocked, ready, running, completed, cancelled and dead"
+)]
+pub struct UnknownState(String);
+
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())

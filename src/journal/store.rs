@@ -7,6 +7,7 @@
 //! DIR/witness           the last group acknowledged, outside the journal
 //! DIR/recorder          which handlers had begun
 //! DIR/payloads/         large payloads, a file each
+//! DIR/socket, control   where other processes may ask, while it is open
 //! DIR/ballast           space given up so that a full store can be opened
 //! ```
 
@@ -184,7 +185,8 @@ impl Store {
             match name.as_ref() {
                 "lock" if entry.path().is_file() => {}
                 "journal.new" => {}
-                "witness" | "payloads" | "recorder" | "ballast" => {
+                "witness" | "payloads" | "recorder" | "ballast" | "socket" | "control"
+                | "control.new" => {
                     return Err(Error::Damaged {
                         path: self.dir.clone(),
                         what: "the journal".to_owned(),

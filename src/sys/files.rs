@@ -138,6 +138,41 @@ fn copy_file(from: &Path, to: &Path) -> Result<()> {
     target.sync_all().map_err(Error::io("sync", to))
 }
 
+/// Fails if a directory belongs to somebody else, or others may enter it.
+#[cfg(feature = "control")]
+pub(crate) fn check_private(path: &Path) -> Result<()> {
+    let found = fs::symlink_metadata(path).map_err(Error::io("look at", path))?;
+    #[cfg(unix)]
+    let private = {
+        use std::os::unix::fs::MetadataExt;
+        found.uid() == super::user_id() && found.mode().trailing_zeros() >= 6
+    };
+    #[cfg(not(unix))]
+    let private = true;
+    if found.is_dir() && private {
+        return Ok(());
+    }
+    let why = "it is no directory of this user alone";
+    Err(Error::io("use", path)(io::Error::new(
+        ErrorKind::PermissionDenied,
+        why,
+    )))
+}
+
+/// Whose a file is and who we are, if they differ. A path that is not there is nobody's.
+#[cfg(feature = "control")]
+pub(crate) fn check_owner(path: &Path) -> std::result::Result<(), (u32, u32)> {
+    #[cfg(unix)]
+    if let Ok(found) = fs::metadata(path) {
+        use std::os::unix::fs::MetadataExt;
+        if found.uid() != super::user_id() {
+            return Err((found.uid(), super::user_id()));
+        }
+    }
+    let _ = path;
+    Ok(())
+}
+
 /// Removes a directory and all in it. Nothing there is fine.
 pub(crate) fn remove_dir_if_there(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {

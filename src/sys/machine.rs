@@ -66,6 +66,19 @@ pub(crate) fn host_name() -> String {
     }
 }
 
+/// The number of the user that this process works for; 0 where users have none.
+#[cfg(feature = "control")]
+pub(crate) fn user_id() -> u32 {
+    #[cfg(unix)]
+    {
+        rustix::process::geteuid().as_raw()
+    }
+    #[cfg(not(unix))]
+    {
+        0
+    }
+}
+
 fn raw_host_name() -> String {
     #[cfg(unix)]
     {

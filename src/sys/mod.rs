@@ -11,11 +11,15 @@ mod random;
 
 pub(crate) mod files;
 pub(crate) mod heap;
+#[cfg(feature = "control")]
+pub(crate) mod socket;
 pub(crate) mod thread;
 
 pub(crate) mod ballast;
 pub(crate) mod lock;
 
+#[cfg(feature = "control")]
+pub(crate) use machine::user_id;
 pub(crate) use machine::{awake_time, boot_id, host_name, steady_time};
 #[cfg(test)]
 pub(crate) use random::Dice;

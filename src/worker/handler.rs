@@ -172,10 +172,6 @@ impl Registry {
         Some(run())
     }
 
-    pub(crate) fn kinds(&self) -> impl Iterator<Item = &String> {
-        self.entries.keys()
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -225,6 +221,12 @@ impl Handlers for Registry {
             }
             _ => Ok(output),
         }
+    }
+
+    fn kinds(&self) -> Vec<String> {
+        let mut kinds: Vec<String> = self.entries.keys().cloned().collect();
+        kinds.sort_unstable();
+        kinds
     }
 
     fn current_pool(&self) -> Option<String> {

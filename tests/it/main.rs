@@ -21,6 +21,9 @@ mod bad_input;
 mod cli_demo;
 /// Time that stalls, jumps and runs out.
 mod clock;
+/// The socket beside an open store, and the way in for other processes.
+#[cfg(all(feature = "control", unix))]
+mod control;
 /// What lies in a store's folders after a life.
 mod disk;
 /// Stores of released versions keep their meaning.

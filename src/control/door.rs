@@ -1,0 +1,339 @@
+//! The way into a store, whoever has it open.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::answer::answer;
+use super::place;
+use super::protocol::{CALL_BYTES_MAX, Call, Code, Fault, Greeting, PROTOCOL};
+use crate::error::Error;
+use crate::sys::socket::{Connection, Line, Lines};
+use crate::sys::{self, awake_time};
+use crate::{Engine, EngineBuilder};
+
+/// How long to wait for a process that has the store and serves no socket: perhaps it is about to open or close.
+const UNSERVED_MAX: Duration = Duration::from_secs(3);
+/// How long to go on trying while short commands pass the store from one to the next.
+const TRY_MAX: Duration = Duration::from_mins(1);
+/// Between two tries. There is nothing that would wake us: the lock is let go by another process.
+const TRY_EVERY: Duration = Duration::from_millis(20);
+/// How long the other end may take to greet.
+const GREETING_MAX: Duration = Duration::from_secs(10);
+/// How long a single line of an answer may take once it has begun.
+const LINE_MAX: Duration = Duration::from_mins(10);
+
+/// A store that is open here, or in another process that is asked.
+///
+/// ```
+/// use jobsled::Engine;
+/// use jobsled::control::{Call, Door, StatsView};
+///
+/// # let dir = tempfile::tempdir().expect("a temporary directory");
+/// # let store = dir.path().join("store");
+/// // A program that lets others look in …
+/// let program = Engine::builder(&store).control_socket(true).open()?;
+/// // … and one that does.
+/// let mut door = Door::open(&store, Engine::builder)?;
+/// let stats: StatsView = door.call(&Call::Stats {})?;
+/// assert_eq!(stats.running, 0);
+/// assert!(door.engine().is_none(), "the other one has it");
+/// # drop(program);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Door {
+    store: PathBuf,
+    builder: fn(PathBuf) -> EngineBuilder,
+    side: Side,
+}
+
+enum Side {
+    /// The store is open here.
+    Inside(Engine),
+    /// It is open there.
+    Outside(Guest),
+}
+
+/// A connection to the process that has the store open.
+struct Guest {
+    connection: Connection,
+    lines: Lines,
+    greeting: Greeting,
+}
+
+/// What became of a call that was sent.
+enum Sent {
+    Answered(Result<Value, Fault>),
+    /// The other end was gone before it had the call.
+    NotTaken,
+    /// It went before it answered.
+    NotAnswered,
+}
+
+impl Door {
+    /// Opens the store with what `builder` makes of its directory, or connects to whoever has it open.
+    ///
+    /// *Blocking:* as [`EngineBuilder::open`]; up to 3 s for a process that has the store open and serves no socket,
+    /// and up to a minute while others open and close it in turn.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::InUse`] naming the process that has the store open and does not answer; [`Code::NotOurs`]; else as
+    /// [`EngineBuilder::open`].
+    pub fn open(
+        store: impl Into<PathBuf>,
+        builder: fn(PathBuf) -> EngineBuilder,
+    ) -> Result<Door, Fault> {
+        let store = store.into();
+        let side = enter(&store, builder)?;
+        Ok(Door {
+            store,
+            builder,
+            side,
+        })
+    }
+
+    /// The engine, if the store is open here.
+    pub fn engine(&self) -> Option<&Engine> {
+        match &self.side {
+            Side::Inside(engine) => Some(engine),
+            Side::Outside(_) => None,
+        }
+    }
+
+    /// Who has the store open, if it is not this process.
+    pub fn greeting(&self) -> Option<&Greeting> {
+        match &self.side {
+            Side::Inside(_) => None,
+            Side::Outside(guest) => Some(&guest.greeting),
+        }
+    }
+
+    /// Carries out a call and waits for its answer. If the other process closes the store before it has the call, the
+    /// store is entered anew.
+    ///
+    /// # Errors
+    ///
+    /// What the call says; [`Code::OutcomeUnknown`] if the other process ended before it answered.
+    pub fn call<T: DeserializeOwned>(&mut self, call: &Call) -> Result<T, Fault> {
+        self.stream(call, &mut |_| Ok(()))
+    }
+
+    /// As [`call`](Door::call), for calls whose answer has several lines: `line` gets each but the last, with its
+    /// end. An error of `line` ends the call.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Door::call).
+    pub fn stream<T: DeserializeOwned>(
+        &mut self,
+        call: &Call,
+        line: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<T, Fault> {
+        let until = awake_time().saturating_add(TRY_MAX);
+        loop {
+            let answered = match &mut self.side {
+                Side::Inside(engine) => answer(engine, call.clone(), line),
+                Side::Outside(guest) => match guest.say(call, line) {
+                    Sent::Answered(answered) => answered,
+                    Sent::NotTaken => Err(Fault::new(
+                        Code::NotNow,
+                        "the other process closed the store",
+                    )),
+                    Sent::NotAnswered if call.changes_nothing() => {
+                        Err(Fault::new(Code::NotNow, "the other process ended"))
+                    }
+                    Sent::NotAnswered => Err(guest.lost()),
+                },
+            };
+            match answered {
+                // Nothing was done, and whoever said so is about to close.
+                Err(fault)
+                    if fault.code == Code::NotNow
+                        && self.engine().is_none()
+                        && awake_time() < until =>
+                {
+                    pause();
+                    self.side = enter(&self.store, self.builder)?;
+                }
+                Ok(value) => {
+                    let unreadable = |e| {
+                        let what = format!("the answer of another version cannot be read: {e}");
+                        Fault::new(Code::Failed, what)
+                    };
+                    return serde_json::from_value(value).map_err(unreadable);
+                }
+                Err(fault) => return Err(fault),
+            }
+        }
+    }
+}
+
+impl Call {
+    /// Whether it may be called again when nobody knows what became of it.
+    fn changes_nothing(&self) -> bool {
+        matches!(
+            self,
+            Call::Jobs { .. }
+                | Call::Job { .. }
+                | Call::Wait { .. }
+                | Call::Stats {}
+                | Call::Health {}
+        )
+    }
+}
+
+/// Opens the store or finds whoever has it.
+fn enter(store: &Path, builder: fn(PathBuf) -> EngineBuilder) -> Result<Side, Fault> {
+    sys::files::check_owner(store).map_err(|(theirs, ours)| {
+        let what = format!(
+            "{} belongs to user {theirs} and this is user {ours}: run the command as its owner. Nothing was changed",
+            store.display()
+        );
+        Fault::new(Code::NotOurs, what)
+    })?;
+    let begun = awake_time();
+    let mut unserved_since = begun;
+    let mut last_pid = 0;
+    loop {
+        let locked = match builder(store.to_owned()).open() {
+            Ok(engine) => return Ok(Side::Inside(engine)),
+            Err(error @ Error::Locked { .. }) => error,
+            Err(error) => return Err(error.into()),
+        };
+        let Error::Locked { pid, here, .. } = &locked else {
+            return Err(locked.into());
+        };
+        let (pid, here) = (*pid, *here);
+        let now = awake_time();
+        if pid != last_pid {
+            (last_pid, unserved_since) = (pid, now);
+        }
+        match Guest::connect(store, pid) {
+            Ok(guest) => return Ok(Side::Outside(guest)),
+            Err(Some(fault)) if now.saturating_sub(begun) >= TRY_MAX => return Err(fault),
+            Err(_) => {}
+        }
+        let unserved = now.saturating_sub(unserved_since);
+        if here || unserved >= UNSERVED_MAX || now.saturating_sub(begun) >= TRY_MAX {
+            let what = format!(
+                "{locked}. It answers no calls (`control_socket` is off, or it is about to end)"
+            );
+            return Err(Fault::new(Code::InUse, what));
+        }
+        pause();
+    }
+}
+
+fn pause() {
+    std::thread::park_timeout(TRY_EVERY);
+}
+
+impl Guest {
+    /// Connects to the process that has the lock. `None`: nobody is there, or somebody else; a fault: not now.
+    fn connect(store: &Path, pid: u32) -> Result<Guest, Option<Fault>> {
+        let connection = place::connect(store).map_err(|_| None)?;
+        let mut lines = connection.lines();
+        let first = lines.next(1 << 16, GREETING_MAX, GREETING_MAX);
+        let Ok(Line::Whole(first)) = first else {
+            return Err(None);
+        };
+        let greeting: Greeting = match serde_json::from_slice(&first) {
+            Ok(greeting) => greeting,
+            Err(_) => return Err(read_reply(&first).and_then(Result::err)),
+        };
+        if greeting.jobsled != PROTOCOL {
+            let what = format!(
+                "process {pid} has the store open and speaks version {} of the control protocol, this program \
+                 version {PROTOCOL}: use the same version of jobsled",
+                greeting.jobsled
+            );
+            return Err(Some(Fault::new(Code::Failed, what)));
+        }
+        // A copied store may have a record that leads to the original's owner.
+        let same_store = std::fs::canonicalize(&greeting.store)
+            .is_ok_and(|theirs| std::fs::canonicalize(store).is_ok_and(|ours| ours == theirs));
+        if !same_store || (pid != 0 && greeting.pid != pid) {
+            return Err(None);
+        }
+        Ok(Guest {
+            connection,
+            lines,
+            greeting,
+        })
+    }
+
+    fn say(&mut self, call: &Call, line: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> Sent {
+        let mut bytes = match serde_json::to_vec(call) {
+            Ok(bytes) if bytes.len() <= CALL_BYTES_MAX => bytes,
+            Ok(bytes) => {
+                let what = format!(
+                    "the call has {} bytes and another process has the store open, which takes {CALL_BYTES_MAX}: \
+                     ask for less at a time. Nothing was done",
+                    bytes.len()
+                );
+                return Sent::Answered(Err(Fault::new(Code::Invalid, what)));
+            }
+            Err(e) => return Sent::Answered(Err(Fault::new(Code::Invalid, e))),
+        };
+        bytes.push(b'\n');
+        // Not one byte of a cut line is carried out.
+        if self.connection.write(&bytes, LINE_MAX).is_err() {
+            return Sent::NotTaken;
+        }
+        loop {
+            match self.lines.next(usize::MAX, Duration::MAX, LINE_MAX) {
+                Ok(Line::Whole(mut bytes)) => match read_reply(&bytes) {
+                    Some(reply) => return Sent::Answered(reply),
+                    None => {
+                        bytes.push(b'\n');
+                        if let Err(e) = line(&bytes) {
+                            return Sent::Answered(Err(Fault::new(Code::Failed, e)));
+                        }
+                    }
+                },
+                _ => return Sent::NotAnswered,
+            }
+        }
+    }
+
+    fn lost(&self) -> Fault {
+        let what = format!(
+            "outcome unknown: process {}, which had the store open, ended before it answered. What was asked may or \
+             may not be done: look, or repeat it with the same key",
+            self.greeting.pid
+        );
+        Fault::new(Code::OutcomeUnknown, what)
+    }
+}
+
+/// The last line of an answer; `None` for one of the lines before.
+fn read_reply(line: &[u8]) -> Option<Result<Value, Fault>> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Reply {
+        Ok(Value),
+        Error(Fault),
+    }
+    // Most lines of a long answer are none, and need not be read twice.
+    if !line.starts_with(b"{\"ok\":") && !line.starts_with(b"{\"error\":") {
+        return None;
+    }
+    match serde_json::from_slice(line).ok()? {
+        Reply::Ok(value) => Some(Ok(value)),
+        Reply::Error(fault) => Some(Err(fault)),
+    }
+}
+
+impl fmt::Debug for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Door")
+            .field("store", &self.store)
+            .field("greeting", &self.greeting())
+            .finish_non_exhaustive()
+    }
+}
