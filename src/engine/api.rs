@@ -74,7 +74,8 @@ pub enum Drained {
 #[non_exhaustive]
 pub struct ShutdownReport {
     /// Jobs that were still running at the end of the grace. They were given back, no attempt used, and
-    /// run again with the next opening; answers of their handlers are refused.
+    /// run again with the next opening; those that must not run twice ([`OnCrash::Dead`](crate::OnCrash::Dead)) are
+    /// dead. Answers of their handlers are refused.
     pub given_back: u64,
 }
 
@@ -339,8 +340,8 @@ impl Engine {
     }
 
     /// Stops: nothing new is claimed, handlers are asked to stop ([`Context::check`](crate::Context::check))
-    /// and have `grace` to end in their own way. What runs even then is given back, no attempt used.
-    /// Then the store is closed.
+    /// and have `grace` to end in their own way. What runs even then is given back, no attempt used, or is dead if
+    /// it must not run twice ([`OnCrash::Dead`](crate::OnCrash::Dead)). Then the store is closed.
     ///
     /// *Blocking:* up to `grace`, and the closing: a log of up to 128 MiB is copied and opened once more, so
     /// that the next opening finds all in order (some 50 ms for a small one). Called in a handler, it does not

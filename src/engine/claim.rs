@@ -13,7 +13,7 @@ use crate::job::{
 use crate::ledger::Outcome;
 
 /// A job claimed by hand. Settle it with [`complete`](Claim::complete) or [`stop`](Claim::stop); dropped, it goes back,
-/// no attempt used. Without a [`heartbeat`](Claim::heartbeat) its lease lasts for the
+/// no attempt used, or is dead if it must not run twice ([`OnCrash::Dead`](crate::OnCrash::Dead)). Without a [`heartbeat`](Claim::heartbeat) its lease lasts for the
 /// [lock timeout](crate::EngineBuilder::lock_timeout), 10 minutes unless set.
 #[derive(Debug)]
 #[must_use = "a dropped claim gives the job back"]
@@ -58,10 +58,13 @@ impl Engine {
             until,
             reply,
         })?;
-        Ok(job.map(|job| Claim {
-            job,
-            engine: Engine::unguarded(self.shared.clone()),
-            kind: PhantomData,
+        Ok(job.map(|mut job| {
+            job.arrived = true;
+            Claim {
+                job,
+                engine: Engine::unguarded(self.shared.clone()),
+                kind: PhantomData,
+            }
         }))
     }
 }

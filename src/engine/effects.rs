@@ -58,9 +58,10 @@ impl Core {
                 }
                 continue;
             }
-            let job = self.handout(id)?;
+            let mut job = self.handout(id)?;
             match target {
                 Target::Hand(reply) => {
+                    job.arrived = false;
                     self.disk
                         .recorder
                         .begin(job.epoch, job.place, job.id.number(), job.claim);
@@ -122,6 +123,7 @@ impl Core {
             epoch: self.chain.epoch,
             live,
             inbox: self.inbox.clone(),
+            arrived: true,
             settled: false,
         })
     }

@@ -25,7 +25,8 @@ pub(crate) enum Bytes {
     InFile(PayloadRef),
 }
 
-/// A claimed job. Whoever holds it settles it; if it is dropped instead, the job goes back unharmed.
+/// A claimed job. Whoever holds it settles it; if it is dropped instead, the job goes back unharmed (one that had
+/// begun and must not run twice is dead).
 #[derive(Debug)]
 pub(crate) struct HandOut {
     pub(crate) id: JobId,
@@ -46,6 +47,9 @@ pub(crate) struct HandOut {
     pub(crate) epoch: u64,
     pub(crate) live: Arc<Live>,
     pub(crate) inbox: Inbox,
+    /// Whether somebody who could work on it has got it. One claimed by hand counts as started while it is on its
+    /// way to its caller, who may have gone.
+    pub(crate) arrived: bool,
     /// Set once its end was told.
     pub(crate) settled: bool,
 }
@@ -95,7 +99,7 @@ impl Drop for HandOut {
     fn drop(&mut self) {
         // E4: whatever became of its holder, the job goes back. One that was taken back is the writer's again.
         if !self.settled && self.live.stage() != Stage::TakenBack {
-            let started = self.live.stage() != Stage::Waiting;
+            let started = self.arrived && self.live.stage() != Stage::Waiting;
             self.send(Outcome::GivenBack { started }, 0, None);
         }
     }

@@ -84,7 +84,7 @@ impl Core {
         } = settle;
         let outcome = self.obey_cancel(id, claim, outcome);
         let earlier = match outcome {
-            Outcome::GivenBack { .. } | Outcome::Snoozed { .. } => None,
+            Outcome::GivenBack { started: false } | Outcome::Snoozed { .. } => None,
             _ => self.history(id)?,
         };
         let seed = xxhash_rust::xxh3::xxh3_64_with_seed(&claim.to_le_bytes(), self.jitter_seed);
@@ -126,7 +126,10 @@ impl Core {
         let run = self.running.get(&id).filter(|run| run.claim == claim);
         match (outcome, run.map(|run| &run.live)) {
             (
-                Outcome::Failed { .. } | Outcome::Snoozed { .. } | Outcome::GivenBack { .. },
+                Outcome::Failed { .. }
+                | Outcome::TakenAway { .. }
+                | Outcome::Snoozed { .. }
+                | Outcome::GivenBack { .. },
                 Some(live),
             ) if live.asked() == Asked::Cancelled => Outcome::Cancelled(live.reason()),
             (outcome, _) => outcome,

@@ -73,7 +73,8 @@ impl Core {
         Ok(())
     }
 
-    /// The lease goes stale: the attempt failed, the job goes on elsewhere, a late answer is refused.
+    /// The lease goes stale: the attempt failed, a late answer is refused. The job goes on elsewhere, unless it
+    /// must not run twice: nobody knows whether the handler still runs.
     fn revoke(&mut self, id: JobId, why: Asked) -> Result<()> {
         let Some(run) = self.running.get(&id) else {
             return Ok(());
@@ -81,9 +82,8 @@ impl Core {
         let (claim, live, pool) = (run.claim, run.live.clone(), run.pool);
         let error = limit_text(&live, why);
         log::warn!("job {id}: {error}; its lease is taken away");
-        let outcome = Outcome::Failed {
+        let outcome = Outcome::TakenAway {
             error: error.clone(),
-            retry_after_ms: None,
         };
         self.settle(Settle::by_the_writer(id, claim, outcome))?;
         live.ask(Asked::LeaseLost, &error, self.now.awake);
@@ -97,7 +97,8 @@ impl Core {
         Ok(())
     }
 
-    /// At the end of the grace, what still runs is given back and the engine closes.
+    /// At the end of the grace, what still runs is given back and the engine closes. Those that must not run
+    /// twice end here.
     pub(super) fn close_when_due(&mut self) -> Result<()> {
         let Mode::Closing { until } = self.mode else {
             return Ok(());

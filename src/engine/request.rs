@@ -150,7 +150,7 @@ impl<'e, O> Request<'e, O> {
         self
     }
 
-    /// What becomes of the job when its process dies.
+    /// What becomes of the job when its process dies, or its attempt is cut off in another way.
     pub fn on_crash(mut self, on_crash: OnCrash) -> Self {
         self.draft.defaults = self.draft.defaults.on_crash(on_crash);
         self

@@ -108,7 +108,7 @@ impl Default for Backoff {
     }
 }
 
-/// What becomes of a job whose process died while it ran.
+/// What becomes of a job whose process died while it ran, or whose attempt was cut off in another way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnCrash {
@@ -118,7 +118,11 @@ pub enum OnCrash {
     /// From the last but one on it runs with nothing else in the process, so that an innocent
     /// neighbour is never quarantined for another job's crash.
     QuarantineAfter(u8),
-    /// Never run again: at most once.
+    /// At most once: an attempt that was cut off after its handler had begun is the last one, and the job is
+    /// [`Dead`](crate::DeadReason::Crashed). Cut off are those of a process that died, those given back (at shutdown,
+    /// by a dropped [`Claim`](crate::Claim)), and those whose lease was taken away at a limit while the handler went
+    /// on. A failure that the handler itself reported, also one for a limit that it obeyed, is tried again as
+    /// usual: `attempts(1)` rules that out.
     Dead,
 }
 

@@ -94,7 +94,8 @@ pub enum DeadReason {
     Discarded,
     /// Its process died each time that it ran.
     Quarantined,
-    /// Its process died while it ran, and it must not run twice ([`OnCrash::Dead`](crate::OnCrash::Dead)).
+    /// It was cut off while it ran, and it must not run twice ([`OnCrash::Dead`](crate::OnCrash::Dead)): its process
+    /// died, it was given back at shutdown, or its lease was taken away.
     Crashed,
 }
 

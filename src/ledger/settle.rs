@@ -1,11 +1,16 @@
 //! What a worker says about the job it ran.
 
 use crate::job::{
-    Content, DeadReason, ERROR_BYTES_MAX, ERRORS_KEPT_MAX, JobId, REASON_BYTES_MAX, truncate,
+    Content, DeadReason, ERROR_BYTES_MAX, ERRORS_KEPT_MAX, JobId, OnCrash, REASON_BYTES_MAX,
+    truncate,
 };
 
 use super::Ledger;
 use super::event::{AttemptError, Event, History};
+use super::table::Record;
+
+/// The words of a job that must not run twice, when its attempt did not come to an end.
+const CUT_OFF: &str = "its attempt was cut off, and it must not run twice";
 
 /// How an attempt ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +22,10 @@ pub(crate) enum Outcome {
     },
     Snoozed {
         for_ms: u64,
+    },
+    /// The lease was taken away at a limit: a failure that the handler, which may run on, did not report.
+    TakenAway {
+        error: String,
     },
     Discarded(String),
     Cancelled(String),
@@ -71,6 +80,15 @@ impl Ledger {
         {
             return (SettleAnswer::LeaseLost, None);
         }
+        // Whether it ran to its end is unknown, so a job of which there must be no second run is given up.
+        let once = self.policies.get(record.policy).on_crash == OnCrash::Dead;
+        let died = |reason, history| Event::Died {
+            id,
+            claim,
+            ran_us,
+            reason,
+            history: Some(history),
+        };
         let event = match outcome {
             Outcome::Completed(output) => Event::Completed {
                 id,
@@ -78,34 +96,15 @@ impl Ledger {
                 ran_us,
                 history: with_output(earlier, output),
             },
-            Outcome::Failed {
-                error,
-                retry_after_ms,
-            } => {
-                let policy = self.policies.get(record.policy);
-                let failures = record.failures.saturating_add(1);
-                let error = AttemptError {
-                    attempt: record.attempt,
-                    at_ms: now_ms,
-                    error: error.clone(),
-                };
-                let history = with_error(earlier, error);
-                if failures >= policy.attempts_max {
-                    Event::Died {
-                        id,
-                        claim,
-                        ran_us,
-                        reason: DeadReason::AttemptsUsedUp,
-                        history: Some(history),
-                    }
-                } else {
-                    let wait_ms = retry_after_ms.unwrap_or_else(|| {
-                        crate::job::millis(policy.backoff.delay(u32::from(failures), seed))
-                    });
-                    let due_ms = now_ms.saturating_add_unsigned(wait_ms);
-                    let expires_at_ms = (policy.retry_expires_ms > 0)
-                        .then(|| due_ms.saturating_add_unsigned(policy.retry_expires_ms));
-                    Event::Retried {
+            Outcome::TakenAway { error } if once => {
+                let history = with_error(earlier, record.attempt, now_ms, error);
+                died(DeadReason::Crashed, with_reason(Some(history), CUT_OFF))
+            }
+            Outcome::Failed { error, .. } | Outcome::TakenAway { error } => {
+                let history = with_error(earlier, record.attempt, now_ms, error);
+                match self.retry_at(record, outcome, seed, now_ms) {
+                    None => died(DeadReason::AttemptsUsedUp, history),
+                    Some((due_ms, expires_at_ms)) => Event::Retried {
                         id,
                         claim,
                         due_ms,
@@ -113,7 +112,7 @@ impl Ledger {
                         expires_at_ms,
                         ran_us,
                         history,
-                    }
+                    },
                 }
             }
             Outcome::Snoozed { for_ms } => Event::Snoozed {
@@ -122,19 +121,16 @@ impl Ledger {
                 due_ms: now_ms.saturating_add_unsigned(*for_ms),
                 relative: true,
             },
-            Outcome::Discarded(why) => Event::Died {
-                id,
-                claim,
-                ran_us,
-                reason: DeadReason::Discarded,
-                history: Some(with_reason(earlier, why)),
-            },
+            Outcome::Discarded(why) => died(DeadReason::Discarded, with_reason(earlier, why)),
             Outcome::Cancelled(why) => Event::Cancelled {
                 id,
                 claim,
                 ran_us,
                 history: Some(with_reason(earlier, why)),
             },
+            Outcome::GivenBack { started: true } if once => {
+                died(DeadReason::Crashed, with_reason(earlier, CUT_OFF))
+            }
             Outcome::GivenBack { started } => Event::Released {
                 id,
                 claim,
@@ -142,6 +138,33 @@ impl Ledger {
             },
         };
         (SettleAnswer::Settled, Some(event))
+    }
+
+    /// When a job that failed once more is due again, and until when it may start; `None` if it has no attempt
+    /// left.
+    fn retry_at(
+        &self,
+        record: &Record,
+        outcome: &Outcome,
+        seed: u64,
+        now_ms: i64,
+    ) -> Option<(i64, Option<i64>)> {
+        let policy = self.policies.get(record.policy);
+        let failures = record.failures.saturating_add(1);
+        if failures >= policy.attempts_max {
+            return None;
+        }
+        let wait_ms = match outcome {
+            Outcome::Failed {
+                retry_after_ms: Some(ms),
+                ..
+            } => *ms,
+            _ => crate::job::millis(policy.backoff.delay(u32::from(failures), seed)),
+        };
+        let due_ms = now_ms.saturating_add_unsigned(wait_ms);
+        let expires_at_ms = (policy.retry_expires_ms > 0)
+            .then(|| due_ms.saturating_add_unsigned(policy.retry_expires_ms));
+        Some((due_ms, expires_at_ms))
     }
 }
 
@@ -151,6 +174,7 @@ impl Outcome {
         match self {
             Outcome::Completed(output) => output.inline_len(),
             Outcome::Failed { error: text, .. }
+            | Outcome::TakenAway { error: text }
             | Outcome::Discarded(text)
             | Outcome::Cancelled(text) => text.len().min(ERROR_BYTES_MAX),
             Outcome::Snoozed { .. } | Outcome::GivenBack { .. } => 0,
@@ -159,12 +183,13 @@ impl Outcome {
 }
 
 /// The history with one more error; the oldest makes room.
-fn with_error(earlier: Option<History>, mut error: AttemptError) -> History {
+fn with_error(earlier: Option<History>, attempt: u32, at_ms: i64, error: &str) -> History {
     let mut history = earlier.unwrap_or_default();
-    error
-        .error
-        .truncate(error.error.floor_char_boundary(ERROR_BYTES_MAX));
-    history.errors.push(error);
+    history.errors.push(AttemptError {
+        attempt,
+        at_ms,
+        error: truncate(error, ERROR_BYTES_MAX).to_owned(),
+    });
     // Why it once ended is not why it ends now.
     history.reason.clear();
     let extra = history.errors.len().saturating_sub(ERRORS_KEPT_MAX);

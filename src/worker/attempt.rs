@@ -176,7 +176,9 @@ impl Worker {
 fn report(job: &HandOut, ran: Duration, outcome: &Outcome) -> Report {
     let end = match outcome {
         Outcome::Completed(_) => AttemptEnd::Completed,
-        Outcome::Failed { error, .. } => AttemptEnd::Failed(error.clone()),
+        Outcome::Failed { error, .. } | Outcome::TakenAway { error } => {
+            AttemptEnd::Failed(error.clone())
+        }
         Outcome::Snoozed { .. } => AttemptEnd::Snoozed,
         Outcome::Discarded(why) => AttemptEnd::Discarded(why.clone()),
         Outcome::Cancelled(why) => AttemptEnd::Cancelled(why.clone()),

@@ -305,6 +305,22 @@ fn own_threads_claim_settle_and_give_back() {
     assert!(matches!(failing.wait().unwrap(), Finished::Dead(_)));
 }
 
+/// At most once: a claim by hand that was dropped was the only one.
+#[test]
+fn a_claim_of_a_job_that_must_not_run_twice_is_its_last() {
+    let engine = Engine::in_memory().open().unwrap();
+    let once = engine.job(Number { number: 4 }).on_crash(OnCrash::Dead);
+    let handle = once.enqueue().unwrap().into_handle();
+    drop(engine.claim::<Number>("default", MINUTE).unwrap().unwrap());
+    match handle.wait().unwrap() {
+        Finished::Dead(ended) => {
+            assert_eq!(ended.reason, DeadReason::Crashed);
+            assert!(ended.words.contains("must not run twice"), "{ended:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
 /// Rayon pools: the handler's own parallel iterators run in the pool; leaf jobs are rayon tasks. And an
 /// executor of the user's.
 #[test]

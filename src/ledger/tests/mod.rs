@@ -909,6 +909,41 @@ fn at_most_once_means_dead_after_a_crash() {
     assert_eq!(life.row(id).dead_reason, Some(DeadReason::Crashed));
 }
 
+/// It was given back at shutdown and ran a second time with the next opening; a lease taken away at a limit let
+/// a second handler run beside the first.
+#[test]
+fn at_most_once_means_dead_after_an_attempt_that_was_cut_off() {
+    let taken = || Outcome::TakenAway { error: "t".into() };
+    let failed = || Outcome::Failed {
+        error: "e".into(),
+        retry_after_ms: None,
+    };
+    let cases = [
+        (Outcome::GivenBack { started: false }, State::Ready, None),
+        (failed(), State::Scheduled, None),
+        (
+            Outcome::GivenBack { started: true },
+            State::Dead,
+            Some(DeadReason::Crashed),
+        ),
+        (taken(), State::Dead, Some(DeadReason::Crashed)),
+    ];
+    for (outcome, state, reason) in cases {
+        let mut life = Life::new();
+        let id = life.enqueue(with_policy(|p| p.on_crash = OnCrash::Dead)).id;
+        let (_, claim) = life.claim().unwrap();
+        assert_eq!(life.settle(id, claim, &outcome), SettleAnswer::Settled);
+        let row = life.row(id);
+        assert_eq!((row.state, row.dead_reason), (state, reason), "{outcome:?}");
+        // And any other job runs again.
+        let mut life = Life::new();
+        let id = life.enqueue(job()).id;
+        let (_, claim) = life.claim().unwrap();
+        life.settle(id, claim, &outcome);
+        assert!(!life.row(id).state.is_finished(), "{outcome:?}");
+    }
+}
+
 #[test]
 fn retention_keeps_the_newest() {
     let mut life = Life::new();
