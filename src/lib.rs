@@ -46,8 +46,8 @@ pub use builder::{EngineBuilder, Queue, WhenFull};
 pub use clock::{Clock, ManualClock, Now, SystemClock};
 pub use engine::{
     Batch, Cancel, Change, ChangeAll, Changed, Claim, Delete, Drained, Ended, Engine, Enqueued,
-    Event, Events, Finished, Handle, PoolHealth, Progress, Prune, PruneReport, QueueControl,
-    Request, ShutdownReport, Subscription, Ticket, Update, What,
+    Event, Events, Finished, Handle, LogPart, PoolHealth, Progress, Prune, PruneReport,
+    QueueControl, Request, ShutdownReport, Stored, Subscription, Ticket, Update, What,
 };
 pub use error::{Error, Result};
 pub use inspect::{Health, JobDetails, JobInfo, Query, QueueStats, Stats};

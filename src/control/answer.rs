@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::protocol::{Call, Code, Fault, InWords, NewJob, Stored};
-use super::views::{EventView, HealthView, JobPage, JobView, StatsView};
+use super::protocol::{Call, Code, Fault, InWords, NewJob, Placed};
+use super::views::{EventView, HealthView, JobPage, JobView, LogView, StatsView};
 use crate::job::{JobId, State};
 use crate::{Engine, Finished, Query, Request};
 
@@ -42,6 +42,11 @@ pub(crate) fn answer(engine: &Engine, call: Call, sink: Sink<'_>) -> Result<Valu
             JobId::from_number(id),
             Duration::from_millis(within_ms),
         ),
+        Call::Log { id, from, wait_ms } => {
+            let wait = Duration::from_millis(wait_ms);
+            let part = engine.log(JobId::from_number(id), from, wait)?;
+            told(&part.map(LogView::from))
+        }
         Call::Cancel { ids, reason } => {
             let reason = if reason.is_empty() {
                 "cancelled"
@@ -97,7 +102,7 @@ fn enqueue(engine: &Engine, mut jobs: Vec<NewJob>) -> Result<Value, Fault> {
         && let Some(job) = jobs.pop()
     {
         let enqueued = request(engine, job)?.enqueue()?;
-        let stored = Stored {
+        let stored = Placed {
             id: enqueued.handle().id().number(),
             new: enqueued.is_new(),
         };
@@ -108,7 +113,7 @@ fn enqueue(engine: &Engine, mut jobs: Vec<NewJob>) -> Result<Value, Fault> {
         batch.add_request(request(engine, job)?);
     }
     let placed = batch.enqueue()?;
-    let stored = placed.into_iter().map(|(id, new)| Stored {
+    let stored = placed.into_iter().map(|(id, new)| Placed {
         id: id.number(),
         new,
     });
@@ -200,6 +205,13 @@ fn job(engine: &Engine, id: JobId) -> Result<Value, Fault> {
     };
     let mut view = JobView::from(details);
     add_progress(engine, &mut view)?;
+    // What is no JSON belongs to a program that knows its types.
+    let json = |stored: Option<crate::Stored>| {
+        let json = stored.filter(|stored| stored.is_json() && !stored.bytes().is_empty());
+        json.and_then(|stored| stored.json().ok())
+    };
+    view.payload = json(engine.payload(id)?);
+    view.output = json(engine.output(id)?);
     told(&view)
 }
 

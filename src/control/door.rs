@@ -181,6 +181,7 @@ impl Call {
             Call::Jobs { .. }
                 | Call::Job { .. }
                 | Call::Wait { .. }
+                | Call::Log { .. }
                 | Call::Stats {}
                 | Call::Health {}
         )

@@ -15,9 +15,10 @@ mod server;
 mod views;
 
 pub use door::Door;
-pub use protocol::{CALL_BYTES_MAX, Call, Code, Crash, Fault, Greeting, NewJob, PROTOCOL, Stored};
+pub use protocol::{CALL_BYTES_MAX, Call, Code, Crash, Fault, Greeting, NewJob, PROTOCOL, Placed};
 pub use views::{
-    AttemptView, EventView, HealthView, JobPage, JobView, ProgressView, QueueView, StatsView,
+    AttemptView, EventView, HealthView, JobPage, JobView, LogView, ProgressView, QueueView,
+    StatsView,
 };
 
 pub(crate) use server::{Server, serve};

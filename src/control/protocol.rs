@@ -73,6 +73,17 @@ pub enum Call {
         /// How long.
         within_ms: u64,
     },
+    /// What a running job has written since `from`: a [`LogView`](super::LogView), or null if it does not run here.
+    Log {
+        /// Its id.
+        id: u64,
+        /// The first byte asked for, counted from the begin of the attempt.
+        #[serde(default)]
+        from: u64,
+        /// How long to wait for more.
+        #[serde(default)]
+        wait_ms: u64,
+    },
     /// Cancels jobs: an answer each, [`Cancel`] in words.
     Cancel {
         /// The jobs.
@@ -214,7 +225,7 @@ pub enum Crash {
 /// What became of one new job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Stored {
+pub struct Placed {
     /// The job, or the one that has its key.
     pub id: u64,
     /// False: the key was taken and nothing was stored.

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::inspect::{JobDetails, QueueStats, Stats};
-use crate::{ClaimNumber, Counters, Event, Health, JobId, PoolHealth, Progress, State, What};
+use crate::{
+    ClaimNumber, Counters, Event, Health, JobId, LogPart, PoolHealth, Progress, State, What,
+};
 
 /// A part of a listing.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -86,10 +88,10 @@ pub struct JobView {
     /// How far it is, for one that runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<ProgressView>,
-    /// Its payload, if that is JSON; in the answer to [`Call::Job`] only.
+    /// Its payload, if that is JSON; in the answer to [`Call::Job`](super::Call::Job) only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub payload: Option<Value>,
-    /// Its output, if that is JSON; in the answer to [`Call::Job`] only.
+    /// Its output, if that is JSON; in the answer to [`Call::Job`](super::Call::Job) only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output: Option<Value>,
 }
@@ -118,6 +120,21 @@ pub struct ProgressView {
     /// The handler's note.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub note: String,
+}
+
+/// A part of what a running job has written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct LogView {
+    /// Where it begins, counted from the begin of the attempt: later than asked for if older bytes are gone.
+    pub from: u64,
+    /// The bytes; what is no UTF-8 in them is replaced.
+    pub text: String,
+    /// What to ask for `from` to go on.
+    pub next: u64,
+    /// Whether the attempt has ended.
+    pub ended: bool,
 }
 
 /// A queue.
@@ -269,6 +286,24 @@ impl From<Progress> for ProgressView {
             done: progress.done,
             total: progress.total,
             note: progress.note,
+        }
+    }
+}
+
+impl From<LogPart> for LogView {
+    fn from(part: LogPart) -> LogView {
+        // A character whose end has not been written yet comes with the next part.
+        let begun = match std::str::from_utf8(&part.bytes) {
+            Err(e) if e.error_len().is_none() && !part.ended => part.bytes.len() - e.valid_up_to(),
+            _ => 0,
+        };
+        let whole = part.bytes.len() - begun;
+        let text = part.bytes.get(..whole).unwrap_or_default();
+        LogView {
+            from: part.from,
+            text: String::from_utf8_lossy(text).into_owned(),
+            next: part.next - begun as u64,
+            ended: part.ended,
         }
     }
 }

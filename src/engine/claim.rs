@@ -12,9 +12,10 @@ use crate::job::{
 };
 use crate::ledger::Outcome;
 
-/// A job claimed by hand. Settle it with [`complete`](Claim::complete) or [`stop`](Claim::stop); dropped, it goes back,
-/// no attempt used, or is dead if it must not run twice ([`OnCrash::Dead`](crate::OnCrash::Dead)). Without a [`heartbeat`](Claim::heartbeat) its lease lasts for the
-/// [lock timeout](crate::EngineBuilder::lock_timeout), 10 minutes unless set.
+/// A job claimed by hand. Settle it with [`complete`](Claim::complete) or [`stop`](Claim::stop); dropped, it goes
+/// back, no attempt used, or is dead if it must not run twice ([`OnCrash::Dead`](crate::OnCrash::Dead)). Without a
+/// [`heartbeat`](Claim::heartbeat) its lease lasts for the [lock timeout](crate::EngineBuilder::lock_timeout), 10
+/// minutes unless set.
 #[derive(Debug)]
 #[must_use = "a dropped claim gives the job back"]
 pub struct Claim<J: Job> {

@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::handout::{HandOut, Live};
 use crate::error::{Error, Result};
-use crate::job::{DeadReason, Encoding, JobId, NewJob, State};
+use crate::job::{Content, DeadReason, Encoding, JobId, NewJob, State};
 use crate::journal::EntryBytes;
 use crate::ledger::{
     ChangeAnswer, ChangeKind, Counters, Filter, Idle, Outcome, Page, Placed, QueueView, Row,
@@ -154,6 +154,8 @@ pub(crate) struct Settle {
     pub(crate) id: JobId,
     pub(crate) claim: u64,
     pub(crate) outcome: Outcome,
+    /// What the attempt leaves behind if it does not complete.
+    pub(crate) kept: Option<Content>,
     pub(crate) ran_us: u64,
     /// Told the caller: whether the lease still held (for claims by hand).
     pub(crate) reply: Option<Reply<bool>>,
@@ -166,6 +168,7 @@ impl Settle {
             id,
             claim,
             outcome,
+            kept: None,
             ran_us: 0,
             reply: None,
         }
@@ -213,7 +216,10 @@ impl Command {
                 jobs.len(),
                 jobs.iter().map(|job| job.payload.inline_len() + 128).sum(),
             ),
-            Command::Settle(settle) => (0, settle.outcome.bytes() + 128),
+            Command::Settle(settle) => {
+                let kept = settle.kept.as_ref().map_or(0, Content::inline_len);
+                (0, settle.outcome.bytes() + kept + 128)
+            }
             _ => (0, 64),
         }
     }

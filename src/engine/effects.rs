@@ -124,6 +124,7 @@ impl Core {
             live,
             inbox: self.inbox.clone(),
             arrived: true,
+            kept: None,
             settled: false,
         })
     }

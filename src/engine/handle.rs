@@ -201,17 +201,12 @@ impl<O> Handle<O> {
                     "is kept as {stored}, as the job was enqueued; this handle reads {encoding}"
                 )));
             }
-            Some(_) => self.content(output)?,
+            Some(_) => {
+                let read = output.map(|output| self.shared.content(output));
+                read.transpose()?.unwrap_or_default()
+            }
         };
         (self.decode)(&bytes).map_err(|e| unreadable(e.to_string()))
-    }
-
-    fn content(&self, content: Option<Content>) -> Result<Vec<u8>> {
-        Ok(match content {
-            None => Vec::new(),
-            Some(Content::Inline(bytes)) => bytes,
-            Some(Content::File(file)) => self.shared.payloads.read(&file)?.to_vec(),
-        })
     }
 }
 

@@ -10,8 +10,9 @@ use parking_lot::{Condvar, Mutex};
 
 use super::command::{Command, Settle};
 use super::inbox::Inbox;
+use super::log::Log;
 use crate::error::Result;
-use crate::job::{Form, JobId, PayloadRef, StopKind, millis};
+use crate::job::{Content, Form, JobId, PayloadRef, StopKind, millis};
 use crate::journal::{EntryBytes, Payloads};
 use crate::ledger::Outcome;
 
@@ -50,6 +51,8 @@ pub(crate) struct HandOut {
     /// Whether somebody who could work on it has got it. One claimed by hand counts as started while it is on its
     /// way to its caller, who may have gone.
     pub(crate) arrived: bool,
+    /// What the attempt leaves behind if it does not complete.
+    pub(crate) kept: Option<Content>,
     /// Set once its end was told.
     pub(crate) settled: bool,
 }
@@ -88,6 +91,7 @@ impl HandOut {
             id: self.id,
             claim: self.claim,
             outcome,
+            kept: self.kept.take(),
             ran_us,
             reply,
         };
@@ -141,7 +145,8 @@ pub(crate) enum Asked {
     LeaseLost,
 }
 
-/// What writer and handler share about one attempt. Atomics only: neither waits for the other.
+/// What writer and handler share about one attempt. Atomics, and locks held for a copy in memory at most: neither
+/// waits for the other.
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) id: JobId,
@@ -159,6 +164,7 @@ pub(crate) struct Live {
     /// The slot hung and another has taken its place.
     abandoned: AtomicBool,
     progress: Mutex<ProgressState>,
+    pub(crate) log: Log,
     pause: Mutex<()>,
     wake: Condvar,
 }
@@ -194,6 +200,7 @@ impl Live {
             slot: AtomicU8::new(SlotIs::Busy as u8),
             abandoned: AtomicBool::new(false),
             progress: Mutex::default(),
+            log: Log::default(),
             pause: Mutex::new(()),
             wake: Condvar::new(),
         }
@@ -209,11 +216,16 @@ impl Live {
 
     /// The writer takes it back; false if the handler was faster.
     pub(crate) fn take_back(&self) -> bool {
-        self.move_stage(Stage::Waiting, Stage::TakenBack)
+        let taken = self.move_stage(Stage::Waiting, Stage::TakenBack);
+        if taken {
+            self.log.end();
+        }
+        taken
     }
 
     fn end(&self) {
         self.stage.store(Stage::Ended as u8, Ordering::Release);
+        self.log.end();
     }
 
     // E3: only one can win. AcqRel: it sees all that the other side wrote before, and nobody else may act.
@@ -244,6 +256,10 @@ impl Live {
             self.asked.store(why as u8, Ordering::Release);
         }
         drop(told);
+        if why == Asked::LeaseLost {
+            // The job has moved on: what the handler says from here on is not its log any more.
+            self.log.end();
+        }
         // Taken and released, so that a handler between its check and its wait is not missed.
         drop(self.pause.lock());
         self.wake.notify_all();

@@ -6,7 +6,7 @@ use super::command::Settle;
 use super::core::{Core, Mode};
 use super::handout::{Asked, Stage};
 use crate::error::{Error, Result};
-use crate::job::{JobId, NewJob};
+use crate::job::{Content, JobId, NewJob};
 use crate::ledger::{
     ChangeAnswer, ChangeKind, History, Outcome, Placed, Record, SettleAnswer, Settling,
 };
@@ -79,6 +79,7 @@ impl Core {
             id,
             claim,
             outcome,
+            kept,
             ran_us,
             reply,
         } = settle;
@@ -92,6 +93,7 @@ impl Core {
             id,
             claim,
             outcome: &outcome,
+            kept: kept.as_ref(),
             earlier,
             ran_us,
             seed,
@@ -110,8 +112,13 @@ impl Core {
                     "job {id}: the answer of claim {claim} came after its lease was lost; refused"
                 );
             }
-            if let Outcome::Completed(output) = &outcome {
-                self.pending.files.extend(output.file());
+        }
+        // What became of nothing: of a late answer, or kept by an attempt that is to be repeated as it was.
+        let brought = [outcome.output(), kept.as_ref()];
+        for file in brought.into_iter().flatten().filter_map(Content::file) {
+            let record = self.ledger.record(id);
+            if !record.is_some_and(|r| r.files().any(|taken| taken == file)) {
+                self.pending.files.push(file);
             }
         }
         if let Some(reply) = reply {

@@ -20,6 +20,7 @@ mod handout;
 mod inbox;
 mod jobs;
 mod limits;
+mod log;
 mod open;
 mod places;
 mod reader;
@@ -28,6 +29,7 @@ mod recover;
 mod request;
 mod shared;
 mod step;
+mod stored;
 mod watchdog;
 mod writer;
 
@@ -37,7 +39,9 @@ pub use change::{Cancel, Change, ChangeAll, Changed, Delete, Prune, PruneReport,
 pub use claim::Claim;
 pub use events::{Event, Events, Subscription, Update, What};
 pub use handle::{Ended, Finished, Handle, Progress};
+pub use log::LogPart;
 pub use request::{Enqueued, Request, Ticket};
+pub use stored::Stored;
 
 pub(crate) use self::core::{Limits, PoolLink};
 

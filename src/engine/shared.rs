@@ -17,7 +17,7 @@ use super::inbox::{Inbox, WhenFullRule};
 use super::watchdog::Watchdog;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::job::{Form, PayloadError, Stop};
+use crate::job::{Content, Form, PayloadError, Stop};
 use crate::journal::Payloads;
 use crate::sys;
 
@@ -124,6 +124,14 @@ impl Shared {
         } else {
             Ok(())
         }
+    }
+
+    /// The bytes of a payload or output, read from their file if they have one.
+    pub(crate) fn content(&self, content: Content) -> Result<Vec<u8>> {
+        Ok(match content {
+            Content::Inline(bytes) => bytes,
+            Content::File(file) => self.payloads.read(&file)?.to_vec(),
+        })
     }
 
     /// Why a value could not be written as bytes.

@@ -48,6 +48,8 @@ pub(crate) struct Settling<'a> {
     pub(crate) id: JobId,
     pub(crate) claim: u64,
     pub(crate) outcome: &'a Outcome,
+    /// What the attempt leaves behind if it does not complete, in the place of an earlier output.
+    pub(crate) kept: Option<&'a Content>,
     /// The job's stored history.
     pub(crate) earlier: Option<History>,
     pub(crate) ran_us: u64,
@@ -65,6 +67,7 @@ impl Ledger {
             id,
             claim,
             outcome,
+            kept,
             earlier,
             ran_us,
             seed,
@@ -89,6 +92,7 @@ impl Ledger {
             reason,
             history: Some(history),
         };
+        let earlier = with_kept(earlier, kept);
         let event = match outcome {
             Outcome::Completed(output) => Event::Completed {
                 id,
@@ -169,6 +173,13 @@ impl Ledger {
 }
 
 impl Outcome {
+    pub(crate) fn output(&self) -> Option<&Content> {
+        match self {
+            Outcome::Completed(output) => Some(output),
+            _ => None,
+        }
+    }
+
     /// About how much it adds to a group.
     pub(crate) fn bytes(&self) -> usize {
         match self {
@@ -195,6 +206,17 @@ fn with_error(earlier: Option<History>, attempt: u32, at_ms: i64, error: &str) -
     let extra = history.errors.len().saturating_sub(ERRORS_KEPT_MAX);
     history.errors.drain(..extra);
     history
+}
+
+/// The history with what an attempt left behind, if it did; else what an earlier one left stays.
+fn with_kept(earlier: Option<History>, kept: Option<&Content>) -> Option<History> {
+    match kept {
+        None => earlier,
+        Some(kept) => Some(History {
+            output: Some(kept.clone()),
+            ..earlier.unwrap_or_default()
+        }),
+    }
 }
 
 /// The history of a completion; none if there is nothing to tell.

@@ -78,7 +78,7 @@ pub(super) fn current_pool() -> Option<String> {
 
 impl Worker {
     /// Runs a handed-out job to its settle, unless the writer took it back.
-    pub(crate) fn run(&self, job: HandOut) {
+    pub(crate) fn run(&self, mut job: HandOut) {
         let clock = &self.shared.clock;
         let Now {
             wall_ms,
@@ -109,6 +109,9 @@ impl Worker {
             .end(job.epoch, job.place, job.id.number(), job.claim);
         let ran = clock.now().awake.saturating_sub(began);
         let outcome = self.outcome(result, cx.live());
+        if outcome.output().is_none() {
+            job.kept = cx.take_kept().and_then(|kept| self.kept(&job, kept));
+        }
         if let Some(hook) = &self.after_job {
             let report = report(&job, ran, &outcome);
             if let Err(stop) = catch(|| {
@@ -149,27 +152,36 @@ impl Worker {
     }
 
     fn completed(&self, output: Vec<u8>) -> Outcome {
-        if output.len() <= INLINE_OUTPUT_MAX {
-            return Outcome::Completed(Content::Inline(output));
-        }
-        let size = output.len() as u64;
-        if size > self.shared.payload_max {
-            let error = format!(
-                "the output has {size} bytes, the limit is {}",
-                self.shared.payload_max
-            );
-            return Outcome::Failed {
+        match self.content(output) {
+            Ok(output) => Outcome::Completed(output),
+            Err(error) => Outcome::Failed {
                 error,
-                retry_after_ms: None,
-            };
-        }
-        match self.shared.payloads.store(&output) {
-            Ok(file) => Outcome::Completed(Content::File(file)),
-            Err(e) => Outcome::Failed {
-                error: format!("the output could not be stored: {e}"),
                 retry_after_ms: None,
             },
         }
+    }
+
+    /// What the attempt leaves behind, stored. The attempt has ended without a result as it is: if that cannot be
+    /// kept, there is no more to do about it than to say so.
+    fn kept(&self, job: &HandOut, kept: Vec<u8>) -> Option<Content> {
+        let stored = self.registry.kept(&job.kind, job.form, kept);
+        let stored = stored.and_then(|bytes| self.content(bytes));
+        let id = job.id;
+        let warn = |why: &String| log::warn!("job {id}: what it wanted to keep is lost: {why}");
+        stored.inspect_err(warn).ok()
+    }
+
+    /// An output as it is kept: in the journal, or in a file that is synced on return.
+    fn content(&self, output: Vec<u8>) -> Result<Content, String> {
+        if output.len() <= INLINE_OUTPUT_MAX {
+            return Ok(Content::Inline(output));
+        }
+        let (size, limit) = (output.len() as u64, self.shared.payload_max);
+        if size > limit {
+            return Err(format!("the output has {size} bytes, the limit is {limit}"));
+        }
+        let stored = self.shared.payloads.store(&output).map(Content::File);
+        stored.map_err(|e| format!("the output could not be stored: {e}"))
     }
 }
 

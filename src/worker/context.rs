@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use crate::engine::{Asked, Engine, HandOut, Live, What};
-use crate::job::{ClaimNumber, JobId, JobResult, Stop};
+use crate::job::{ClaimNumber, Format, Job, JobId, JobResult, Stop};
 
 /// One attempt, seen from its handler.
 #[derive(Debug)]
@@ -16,6 +18,8 @@ pub struct Context {
     kind: Arc<str>,
     queue: Arc<str>,
     live: Arc<Live>,
+    /// Encoded, for an attempt that does not complete.
+    kept: Mutex<Option<Vec<u8>>>,
     engine: Engine,
 }
 
@@ -61,6 +65,7 @@ impl Context {
             kind: job.kind.clone(),
             queue: job.queue.clone(),
             live: job.live.clone(),
+            kept: Mutex::default(),
             engine,
         }
     }
@@ -79,6 +84,7 @@ impl Context {
             kind: "".into(),
             queue: "".into(),
             live: Arc::new(Live::new(JobId::from_number(0), 0, 0)),
+            kept: Mutex::default(),
             engine: engine.clone(),
         }
     }
@@ -178,6 +184,43 @@ impl Context {
     /// A line of text beside the progress. Kept in memory only.
     pub fn note(&self, text: impl Into<String>) {
         self.live.note_text(text.into());
+    }
+
+    /// Shows bytes to whoever follows this attempt with [`Engine::log`](crate::Engine::log). The newest 64 KiB are
+    /// kept, in memory only and for as long as the attempt runs; takes memory from its first use on.
+    pub fn log(&self, bytes: &[u8]) {
+        self.live.log.append(bytes);
+    }
+
+    /// Remembers an output for the case that this attempt does not complete: if it fails, is discarded or cancelled
+    /// (by a panic or a limit too), the output is stored with the job, in the place of one that an earlier attempt
+    /// left. [`Engine::output`](crate::Engine::output) reads it. `J` is the handler's own kind; the last call counts.
+    ///
+    /// Not kept by an attempt that is snoozed or given back, nor by one whose lease was taken away. A job that is
+    /// tried again, or [retried](crate::Change::retry) when it is dead, keeps it until another attempt leaves one or
+    /// completes.
+    ///
+    /// *Durability:* stored in the same group as the end of the attempt.
+    ///
+    /// # Errors
+    ///
+    /// A failed attempt to return with `?`: the output cannot be written or is too large, or `J` is another kind.
+    pub fn keep_output<J: Job>(&self, output: &J::Output) -> JobResult<()> {
+        if self.id.number() != 0 && J::KIND != &*self.kind {
+            let (kind, other) = (&self.kind, J::KIND);
+            return Err(
+                format!("a job of kind `{kind}` cannot keep an output of `{other}`").into(),
+            );
+        }
+        let shared = &self.engine.shared;
+        let bytes = <J::Format as Format<J::Output>>::encode(output, shared.payload_max)
+            .map_err(|e| shared.payload_error("output", J::KIND, &e))?;
+        *self.kept.lock() = Some(bytes);
+        Ok(())
+    }
+
+    pub(super) fn take_kept(&self) -> Option<Vec<u8>> {
+        self.kept.lock().take()
     }
 
     /// The engine, to enqueue further jobs. This handle does not keep it alive.

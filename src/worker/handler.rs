@@ -172,6 +172,14 @@ impl Registry {
         Some(run())
     }
 
+    /// What a handler keeps of an attempt, in the encoding in which its job was enqueued.
+    pub(super) fn kept(&self, kind: &str, stored: Form, kept: Vec<u8>) -> Result<Vec<u8>, String> {
+        match self.entries.get(kind) {
+            Some(entry) => self.output(kind, stored, entry.form, kept),
+            None => Ok(kept),
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

@@ -3,7 +3,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use jobsled::control::{Call, Code, Door, EventView, JobPage, JobView, NewJob, StatsView, Stored};
+use jobsled::control::{Call, Code, Door, EventView, JobPage, JobView, NewJob, Placed, StatsView};
 use jobsled::{Context, Engine, EngineBuilder, Pool};
 use serde_json::{Value, json};
 
@@ -31,7 +31,7 @@ fn new_job(kind: &str, payload: Value) -> NewJob {
 }
 
 fn add(door: &mut Door, job: NewJob) -> u64 {
-    let stored: Vec<Stored> = door.call(&Call::Enqueue { jobs: vec![job] }).unwrap();
+    let stored: Vec<Placed> = door.call(&Call::Enqueue { jobs: vec![job] }).unwrap();
     stored.first().unwrap().id
 }
 
@@ -219,7 +219,7 @@ fn a_batch_is_stored_whole_or_not_at_all() {
     let _engine = Engine::builder(&store).control_socket(true).open().unwrap();
     let mut door = Door::open(&store, Engine::builder).unwrap();
     let mut jobs: Vec<NewJob> = (0..2_500).map(|n| new_job("k", json!(n))).collect();
-    let stored: Vec<Stored> = door.call(&Call::Enqueue { jobs: jobs.clone() }).unwrap();
+    let stored: Vec<Placed> = door.call(&Call::Enqueue { jobs: jobs.clone() }).unwrap();
     let ids: Vec<u64> = stored.iter().map(|stored| stored.id).collect();
     assert_eq!(ids, (1..=2_500).collect::<Vec<_>>());
     jobs[2_000].queue = Some("Not A Queue".to_owned());

@@ -31,6 +31,8 @@ mod format;
 /// Payloads of older versions, of JSON and of another kind.
 #[cfg(feature = "json")]
 mod forms;
+/// What attempts leave behind, and what they show while they run.
+mod kept;
 /// Time limits, order and time as seen from outside.
 mod order;
 /// Slots that hang and come back, executors that do not run what they get.

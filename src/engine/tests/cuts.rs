@@ -210,3 +210,44 @@ fn compaction_keeps_the_journal_small_beside_one_job_that_stays() {
     let stats = life.ask(|reply| Command::Snapshot { reply }).unwrap();
     assert_eq!(stats.counters.completed, 6_000);
 }
+
+/// What a failed attempt kept is in the journal like any other part of its job: carried, and there after a cut.
+#[test]
+fn a_kept_output_is_carried_and_survives() {
+    let mut life = Life::new(1);
+    let id = life.enqueue(vec![job()]).unwrap()[0].id;
+    let mut failing = life.take().unwrap();
+    failing.kept = Some(Content::Inline(b"kept".to_vec()));
+    let hour = Some(3_600_000);
+    failing.settle(
+        Outcome::Failed {
+            error: "e".into(),
+            retry_after_ms: hour,
+        },
+        1,
+    );
+    life.step();
+    let kept = |life: &mut Life| {
+        let details = life.ask(|reply| Command::Details { id, reply }).unwrap();
+        let details = details.unwrap();
+        let history = read_history(&details.history.unwrap()).unwrap();
+        (details.base.entry, history.errors.len(), history.output)
+    };
+    let (first_at, ..) = kept(&mut life);
+    for _ in 0..1_000 {
+        life.enqueue(vec![job(), job()]).unwrap();
+        while let Some(job) = life.take() {
+            job.settle(done(), 1);
+        }
+        life.step();
+    }
+    for _ in 0..2 {
+        let (at, errors, output) = kept(&mut life);
+        assert_ne!(at[..], first_at[..], "it was never carried");
+        assert_eq!(
+            (errors, output),
+            (1, Some(Content::Inline(b"kept".to_vec())))
+        );
+        life.crash(|| false).unwrap();
+    }
+}

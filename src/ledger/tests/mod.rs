@@ -159,6 +159,7 @@ impl Life {
             id,
             claim,
             outcome,
+            kept: None,
             earlier: None,
             ran_us: 5,
             seed: 0,
