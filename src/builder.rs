@@ -1,5 +1,7 @@
 //! Putting an engine together: the options are checked once, here, and the layers are joined.
 
+#[cfg(all(unix, feature = "command"))]
+use std::any::TypeId;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
@@ -412,6 +414,10 @@ impl EngineBuilder {
     fn register<J: Job>(mut self, entry: Entry) -> EngineBuilder {
         let added = check_name("kind", J::KIND).and_then(|()| self.registry.add(J::KIND, entry));
         self.note(added);
+        #[cfg(all(unix, feature = "command"))]
+        if TypeId::of::<J>() == TypeId::of::<crate::command::Command>() {
+            self.note(crate::command::check_init());
+        }
         self
     }
 

@@ -31,6 +31,8 @@
 
 mod builder;
 mod clock;
+#[cfg(all(unix, feature = "command"))]
+pub mod command;
 #[cfg(feature = "control")]
 pub mod control;
 mod engine;

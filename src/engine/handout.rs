@@ -103,6 +103,7 @@ impl Drop for HandOut {
     fn drop(&mut self) {
         // E4: whatever became of its holder, the job goes back. One that was taken back is the writer's again.
         if !self.settled && self.live.stage() != Stage::TakenBack {
+            // L11: begun is what its holder could work on.
             let started = self.arrived && self.live.stage() != Stage::Waiting;
             self.send(Outcome::GivenBack { started }, 0, None);
         }
@@ -167,6 +168,20 @@ pub(crate) struct Live {
     pub(crate) log: Log,
     pause: Mutex<()>,
     wake: Condvar,
+    #[cfg(all(unix, feature = "command"))]
+    alarm: Alarm,
+}
+
+/// Called for a handler that waits on something else than [`Live::pause_until`].
+#[cfg(all(unix, feature = "command"))]
+#[derive(Default)]
+struct Alarm(Mutex<Option<Box<dyn Fn() + Send + Sync>>>);
+
+#[cfg(all(unix, feature = "command"))]
+impl std::fmt::Debug for Alarm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Alarm")
+    }
 }
 
 /// What is known of the slot that runs a handler.
@@ -203,6 +218,8 @@ impl Live {
             log: Log::default(),
             pause: Mutex::new(()),
             wake: Condvar::new(),
+            #[cfg(all(unix, feature = "command"))]
+            alarm: Alarm::default(),
         }
     }
 
@@ -260,9 +277,17 @@ impl Live {
             // The job has moved on: what the handler says from here on is not its log any more.
             self.log.end();
         }
-        // Taken and released, so that a handler between its check and its wait is not missed.
-        drop(self.pause.lock());
-        self.wake.notify_all();
+        self.nudge();
+    }
+
+    /// Calls `alarm` whenever the handler is asked to stop, also if it was before; `None` ends that. It is called by
+    /// the writer, so it must not block.
+    #[cfg(all(unix, feature = "command"))]
+    pub(crate) fn on_ask(&self, alarm: Option<Box<dyn Fn() + Send + Sync>>) {
+        *self.alarm.0.lock() = alarm;
+        if self.asked() != Asked::No {
+            self.nudge();
+        }
     }
 
     pub(crate) fn asked(&self) -> Asked {
@@ -362,10 +387,15 @@ impl Live {
         }
     }
 
-    /// Wakes a paused handler to look at a clock that was moved.
+    /// Wakes a waiting handler: it is asked to stop, or a clock was moved.
     pub(crate) fn nudge(&self) {
+        // Taken and released, so that a handler between its check and its wait is not missed.
         drop(self.pause.lock());
         self.wake.notify_all();
+        #[cfg(all(unix, feature = "command"))]
+        if let Some(alarm) = &*self.alarm.0.lock() {
+            alarm();
+        }
     }
 }
 

@@ -36,24 +36,46 @@ pub(crate) struct Log {
 
 #[derive(Debug, Default)]
 struct Kept {
+    newest: Newest,
+    ended: bool,
+}
+
+/// The newest bytes of a stream.
+#[derive(Debug, Default)]
+pub(crate) struct Newest {
     /// Takes memory from the first byte on.
-    newest: VecDeque<u8>,
+    bytes: VecDeque<u8>,
     /// Bytes ever written.
     end: u64,
-    ended: bool,
+}
+
+impl Newest {
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
+        self.end += bytes.len() as u64;
+        let skipped = bytes.len().saturating_sub(LOG_BYTES_MAX);
+        let bytes = bytes.get(skipped..).unwrap_or_default();
+        let room = LOG_BYTES_MAX - bytes.len();
+        let oldest = self.bytes.len().saturating_sub(room);
+        self.bytes.drain(..oldest);
+        self.bytes.extend(bytes);
+    }
+
+    /// The bytes, and how many there were before them.
+    #[cfg(all(unix, feature = "command"))]
+    pub(crate) fn into_parts(self) -> (Vec<u8>, u64) {
+        let first = self.first();
+        (self.bytes.into(), first)
+    }
+
+    /// Where in the stream the first byte is that is still there.
+    fn first(&self) -> u64 {
+        self.end - self.bytes.len() as u64
+    }
 }
 
 impl Log {
     pub(crate) fn append(&self, bytes: &[u8]) {
-        let mut kept = self.kept.lock();
-        kept.end += bytes.len() as u64;
-        let skipped = bytes.len().saturating_sub(LOG_BYTES_MAX);
-        let bytes = bytes.get(skipped..).unwrap_or_default();
-        let room = LOG_BYTES_MAX - bytes.len();
-        let oldest = kept.newest.len().saturating_sub(room);
-        kept.newest.drain(..oldest);
-        kept.newest.extend(bytes);
-        drop(kept);
+        self.kept.lock().newest.append(bytes);
         self.more.notify_all();
     }
 
@@ -67,17 +89,17 @@ impl Log {
     pub(super) fn read(&self, from: u64, wait: Duration) -> LogPart {
         let mut kept = self.kept.lock();
         // One that is shorter than what was read is another attempt's, and read from its start.
-        let from = if from > kept.end { 0 } else { from };
-        let is_short = |kept: &mut Kept| !kept.ended && kept.end <= from;
+        let from = if from > kept.newest.end { 0 } else { from };
+        let is_short = |kept: &mut Kept| !kept.ended && kept.newest.end <= from;
         self.more.wait_while_for(&mut kept, is_short, wait);
-        let first = kept.end - kept.newest.len() as u64;
-        let from = from.max(first);
-        let skipped = usize::try_from(from - first).unwrap_or(usize::MAX);
+        let Kept { newest, ended } = &*kept;
+        let from = from.max(newest.first());
+        let skipped = usize::try_from(from - newest.first()).unwrap_or(usize::MAX);
         LogPart {
             from,
-            bytes: kept.newest.iter().skip(skipped).copied().collect(),
-            next: kept.end,
-            ended: kept.ended,
+            bytes: newest.bytes.iter().skip(skipped).copied().collect(),
+            next: newest.end,
+            ended: *ended,
         }
     }
 }
@@ -121,7 +143,7 @@ mod tests {
         let log = Log::default();
         let now = Duration::ZERO;
         assert_eq!(log.read(0, now), part(0, b"", 0, false));
-        assert_eq!(log.kept.lock().newest.capacity(), 0, "none at all");
+        assert_eq!(log.kept.lock().newest.bytes.capacity(), 0, "none at all");
         log.append(b"abc");
         assert_eq!(log.read(0, now), part(0, b"abc", 3, false));
         assert_eq!(log.read(2, now), part(2, b"c", 3, false));
@@ -137,7 +159,7 @@ mod tests {
         let newest = log.read(5, now);
         assert_eq!((newest.from, newest.next), (3 * MAX + 4, 4 * MAX + 4));
         assert!(newest.bytes.ends_with(b"yend") && newest.bytes.len() == LOG_BYTES_MAX);
-        assert!(log.kept.lock().newest.capacity() <= 2 * LOG_BYTES_MAX);
+        assert!(log.kept.lock().newest.bytes.capacity() <= 2 * LOG_BYTES_MAX);
         log.end();
         assert!(log.read(newest.next, Duration::MAX).ended);
     }

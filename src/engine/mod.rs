@@ -50,6 +50,8 @@ pub(crate) use events::Hub;
 pub(crate) use handle::read_history;
 pub(crate) use handout::{Asked, HandOut, HandOuts, Live, Stage, outcome_of};
 pub(crate) use inbox::{Inbox, WhenFullRule};
+#[cfg(all(unix, feature = "command"))]
+pub(crate) use log::Newest;
 pub(crate) use open::{Opened, in_store, open_memory, open_store, renew_ballast};
 pub(crate) use recorder::Recorder;
 #[cfg(feature = "lab")]

@@ -185,8 +185,8 @@ impl Store {
             match name.as_ref() {
                 "lock" if entry.path().is_file() => {}
                 "journal.new" => {}
-                "witness" | "payloads" | "recorder" | "ballast" | "socket" | "control"
-                | "control.new" => {
+                "witness" | "payloads" | "recorder" | "ballast" | "commands" | "socket"
+                | "control" | "control.new" => {
                     return Err(Error::Damaged {
                         path: self.dir.clone(),
                         what: "the journal".to_owned(),

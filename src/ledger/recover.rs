@@ -64,6 +64,7 @@ impl Ledger {
             history: None,
         };
         match self.policies.get(record.policy).on_crash {
+            // L11: it may have run to its end.
             OnCrash::Dead => died(DeadReason::Crashed),
             OnCrash::QuarantineAfter(most)
                 // L8: had it run beside others, any of them could have been the one.

@@ -83,7 +83,7 @@ impl Ledger {
         {
             return (SettleAnswer::LeaseLost, None);
         }
-        // Whether it ran to its end is unknown, so a job of which there must be no second run is given up.
+        // L11: whether it ran to its end is unknown, so a job of which there must be no second run is given up.
         let once = self.policies.get(record.policy).on_crash == OnCrash::Dead;
         let died = |reason, history| Event::Died {
             id,

@@ -11,6 +11,8 @@ mod random;
 
 pub(crate) mod files;
 pub(crate) mod heap;
+#[cfg(all(unix, feature = "command"))]
+pub(crate) mod process;
 #[cfg(feature = "control")]
 pub(crate) mod socket;
 pub(crate) mod thread;

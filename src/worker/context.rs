@@ -13,6 +13,9 @@ use crate::job::{ClaimNumber, Format, Job, JobId, JobResult, Stop};
 pub struct Context {
     id: JobId,
     claim: u64,
+    /// Of this opening of the store; 0 in a run without the queue.
+    #[cfg(all(unix, feature = "command"))]
+    epoch: u64,
     attempt: Attempt,
     crashes: u8,
     kind: Arc<str>,
@@ -56,6 +59,8 @@ impl Context {
         Context {
             id: job.id,
             claim: job.claim,
+            #[cfg(all(unix, feature = "command"))]
+            epoch: job.epoch,
             attempt: Attempt {
                 number: job.attempt,
                 max: job.attempts_max,
@@ -75,6 +80,8 @@ impl Context {
         Context {
             id: JobId::from_number(0),
             claim: 0,
+            #[cfg(all(unix, feature = "command"))]
+            epoch: 0,
             attempt: Attempt {
                 number: 1,
                 max: 1,
@@ -217,6 +224,24 @@ impl Context {
             .map_err(|e| shared.payload_error("output", J::KIND, &e))?;
         *self.kept.lock() = Some(bytes);
         Ok(())
+    }
+
+    /// Whether the attempt is one of a job of this kind.
+    #[cfg(all(unix, feature = "command"))]
+    pub(crate) fn is_of<J: Job>(&self) -> bool {
+        *self.kind == *J::KIND
+    }
+
+    /// Which opening of the store this is; rises with each.
+    #[cfg(all(unix, feature = "command"))]
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Calls `alarm` when the handler is asked to stop; `None` ends that. It must not block.
+    #[cfg(all(unix, feature = "command"))]
+    pub(crate) fn on_ask(&self, alarm: Option<Box<dyn Fn() + Send + Sync>>) {
+        self.live.on_ask(alarm);
     }
 
     pub(super) fn take_kept(&self) -> Option<Vec<u8>> {
