@@ -4,7 +4,7 @@
 //! lease) is not here: it is a value in the call's `Ok`.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// `Result` with [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -153,13 +153,36 @@ pub enum Error {
     },
     /// The path holds something that is not a store.
     #[error(
-        "{path} is not a Jobsled store: {found}. Nothing was changed; name a new or empty directory"
+        "{path} is not a Jobsled store: {found}. Nothing was changed; name a store, or a new or empty directory for one"
     )]
     NotAStore {
         /// The path given.
         path: PathBuf,
         /// What was found there.
         found: String,
+    },
+    /// The place where a copy of a store is to be made is not free.
+    #[error(
+        "{path} is not free: {found}. Nothing was changed; name a directory that is not there yet, or an empty one"
+    )]
+    Occupied {
+        /// The path given, or the one beside it where the copy is built.
+        path: PathBuf,
+        /// What was found there.
+        found: String,
+    },
+    /// A disk has no room for a copy of a store.
+    #[error(
+        "no room for a copy of the store in {path}: {free} bytes free, about {needed} needed. The store was not \
+         changed and nothing is left of the copy; name a directory on another disk"
+    )]
+    NoRoom {
+        /// The directory.
+        path: PathBuf,
+        /// Bytes free.
+        free: u64,
+        /// Bytes needed.
+        needed: u64,
     },
     /// The store was written by a newer version.
     #[error(
@@ -279,6 +302,21 @@ impl Error {
             path,
             source,
         }
+    }
+
+    /// The same error about another path, where it is about one.
+    pub(crate) fn map_path(mut self, f: impl FnOnce(&Path) -> PathBuf) -> Error {
+        match &mut self {
+            Error::Damaged { path, .. }
+            | Error::Missing { path, .. }
+            | Error::ForeignWitness { path }
+            | Error::NewerFormat { path, .. }
+            | Error::Layout { path, .. }
+            | Error::NotAStore { path, .. }
+            | Error::Io { path, .. } => *path = f(path),
+            _ => {}
+        }
+        self
     }
 
     /// Whether the journal can no longer be written and only a restart of the process helps.

@@ -41,6 +41,7 @@ mod inspect;
 mod job;
 mod journal;
 mod ledger;
+mod moment;
 mod sys;
 mod worker;
 
@@ -63,6 +64,7 @@ pub use job::{
 #[doc(hidden)]
 pub use journal::lab;
 pub use ledger::{AttemptError, Counters};
+pub use moment::{BackupReport, VerifyReport, verify};
 pub use rkyv;
 pub use worker::{Attempt, AttemptEnd, CancelReason, Context, Pool, Report, Task};
 

@@ -1,5 +1,6 @@
 //! All that can be asked of the writer: one closed list of what wakes it.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::handout::{HandOut, Live};
+use super::hold::Moment;
 use crate::error::{Error, Result};
 use crate::job::{Content, DeadReason, Encoding, JobId, NewJob, State};
 use crate::journal::EntryBytes;
@@ -129,6 +131,20 @@ pub(crate) enum Command {
     Running {
         reply: Reply<Vec<JobId>>,
     },
+    /// Holds the moment after this group.
+    Hold {
+        reply: Reply<Moment>,
+    },
+    /// Nobody needs a held moment any more.
+    LetGo {
+        hold: u64,
+    },
+    /// Entries of a held moment: those in `positions`, from the first on, until they have so many bytes.
+    ReadEntries {
+        positions: Range<u64>,
+        bytes_max: usize,
+        reply: Reply<Vec<(u64, EntryBytes)>>,
+    },
     /// Claim no more for the pools; everything else goes on.
     StopClaiming {
         reply: Reply<()>,
@@ -205,7 +221,12 @@ impl Command {
             Command::Wait { reply, .. } => reply.send(Err(error)),
             Command::Running { reply } => reply.send(Err(error)),
             Command::Watch { reply, .. } => reply.send(Err(error)),
-            Command::Wake | Command::LimitsBegin | Command::StopWaiting { .. } => {}
+            Command::Hold { reply } => reply.send(Err(error)),
+            Command::ReadEntries { reply, .. } => reply.send(Err(error)),
+            Command::Wake
+            | Command::LimitsBegin
+            | Command::StopWaiting { .. }
+            | Command::LetGo { .. } => {}
         }
     }
 

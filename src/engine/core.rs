@@ -11,6 +11,7 @@ use super::clock_watch::{ClockWatch, LOOK_EVERY};
 use super::command::{Command, Ending, Reply};
 use super::events::{Hub, What};
 use super::handout::{HandOut, HandOuts, Live};
+use super::hold::Holds;
 use super::inbox::Inbox;
 use super::places::Places;
 use super::reader::Reader;
@@ -215,6 +216,7 @@ pub(crate) struct Core {
     pub(super) tail: u64,
     /// Entries that synced groups made obsolete.
     pub(super) removals: VecDeque<u64>,
+    pub(super) holds: Holds,
     pub(super) disk: Disk,
     pub(super) limits: Limits,
     pub(super) pools: Vec<PoolLink>,

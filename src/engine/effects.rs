@@ -19,7 +19,7 @@ impl Core {
         let pending = std::mem::take(&mut self.pending);
         // Files and news first: whoever has an answer finds the world as it says. J10: the group that dropped
         // the files is synced, so no record that could come back names them.
-        for file in pending.files {
+        for file in self.holds.dropped(pending.files) {
             if let Err(error) = self.disk.payloads.remove(file) {
                 log::warn!("{error}; the file is left over until the next opening");
             }
@@ -247,9 +247,9 @@ impl Core {
             Command::Details { .. }
             | Command::ListDetails { .. }
             | Command::Wait { .. }
-            | Command::StopWaiting { .. } => {
-                self.pending.reads.push(command);
-            }
+            | Command::StopWaiting { .. }
+            | Command::Hold { .. }
+            | Command::ReadEntries { .. } => self.pending.reads.push(command),
             other => other.refuse(|| Error::Bug("a command was not understood".to_owned())),
         }
     }
@@ -282,6 +282,12 @@ impl Core {
                 }
             }
             Command::StopWaiting { token } => self.waiters.forget(token),
+            Command::Hold { reply } => reply.send(self.hold()),
+            Command::ReadEntries {
+                positions,
+                bytes_max,
+                reply,
+            } => reply.send(self.read_entries(positions, bytes_max)),
             _ => {}
         }
         Ok(())

@@ -17,6 +17,7 @@ mod effects;
 mod events;
 mod handle;
 mod handout;
+mod hold;
 mod inbox;
 mod jobs;
 mod limits;
@@ -49,6 +50,7 @@ pub(crate) use command::{Command, Details, Reply};
 pub(crate) use events::Hub;
 pub(crate) use handle::read_history;
 pub(crate) use handout::{Asked, HandOut, HandOuts, Live, Stage, outcome_of};
+pub(crate) use hold::Moment;
 pub(crate) use inbox::{Inbox, WhenFullRule};
 #[cfg(all(unix, feature = "command"))]
 pub(crate) use log::Newest;
@@ -56,7 +58,7 @@ pub(crate) use open::{Opened, in_store, open_memory, open_store, renew_ballast};
 pub(crate) use recorder::Recorder;
 #[cfg(feature = "lab")]
 pub(crate) use recover::first_group;
-pub(crate) use recover::{Parts, recover};
+pub(crate) use recover::{Parts, Replayed, check_digest, fold, read_back_with, recover};
 pub(crate) use shared::{Handlers, Shared};
 pub(crate) use watchdog::Watchdog;
 pub(crate) use writer::spawn as spawn_writer;

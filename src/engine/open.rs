@@ -1,6 +1,6 @@
 //! From a directory to a journal that was read back and found whole: lock, creation, room, damage.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::core::Disk;
@@ -132,30 +132,11 @@ fn make_dir(dir: &Path) -> Result<()> {
 /// Errors from deep down name the store that they are about.
 pub(crate) fn in_store(error: Error, dir: Option<&Path>) -> Error {
     let Some(dir) = dir else { return error };
-    let full = |path: PathBuf| {
+    error.map_path(|path| {
         if path == Path::new("journal") {
             dir.join(path)
         } else {
-            path
+            path.to_owned()
         }
-    };
-    match error {
-        Error::Damaged { path, what, reason } => Error::Damaged {
-            path: full(path),
-            what,
-            reason,
-        },
-        Error::NewerFormat {
-            path,
-            what,
-            found,
-            known,
-        } => Error::NewerFormat {
-            path: full(path),
-            what,
-            found,
-            known,
-        },
-        other => other,
-    }
+    })
 }

@@ -13,6 +13,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::clock_watch::ClockWatch;
 use super::core::{Core, Disk, Limits, Mode, Pending, PoolLink, Waiters};
 use super::events::Hub;
+use super::hold::Holds;
 use super::inbox::Inbox;
 use super::places::Places;
 use super::reader::Reader;
@@ -21,8 +22,8 @@ use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::job::JobId;
 use crate::journal::{
-    Chain, Draft, Found, Geometry, Head, Journal, Mark, Sealed, Store, Visit, Witness, find_head,
-    remove_all, replay,
+    Chain, Draft, Found, Geometry, Head, Header, Journal, Mark, Sealed, Store, Visit, Witness,
+    find_head, remove_all, replay,
 };
 use crate::ledger::{Event, LeaseRecord, Ledger, Mismatch, Setup, Stamp};
 use crate::sys;
@@ -43,8 +44,8 @@ pub(crate) struct Parts {
 
 /// A journal that was read and found whole.
 pub(crate) struct Replayed {
-    head: Head,
-    ledger: Ledger,
+    pub(crate) head: Head,
+    pub(crate) ledger: Ledger,
     witness: Option<Witness>,
 }
 
@@ -57,26 +58,25 @@ pub(crate) fn read_back(
     setup: Setup,
     now_ms: i64,
 ) -> Result<Replayed> {
+    let ledger = Ledger::new(setup, now_ms);
+    read_back_with(journal, store, store_dir, ledger, &mut |_| {})
+}
+
+/// The same into a ledger that is new, and `look` sees what the replay comes by.
+pub(crate) fn read_back_with(
+    journal: &mut dyn Journal,
+    store: u128,
+    store_dir: Option<&Path>,
+    mut ledger: Ledger,
+    look: &mut dyn FnMut(&Visit<'_, '_>),
+) -> Result<Replayed> {
     let head = find_head(journal, store)?;
     let found = store_dir.map(|dir| open_witness(dir, &head)).transpose()?;
-    let mut ledger = Ledger::new(setup, now_ms);
-    replay(journal, &head, &mut |visit| match visit {
-        Visit::Entry { position, bytes } => {
-            ledger.entry_written(position, u32::try_from(bytes).unwrap_or(u32::MAX));
-            Ok(())
-        }
-        Visit::Event(event, stamp) => ledger
-            .apply(event, stamp)
-            .map_err(|Mismatch(reason)| reason),
+    replay(journal, &head, &mut |visit| {
+        look(&visit);
+        fold(&mut ledger, &visit)
     })?;
-    // I9: each entry is as it was written; this notices when they do not add up to the same state.
-    if ledger.digest() != head.last.digest {
-        return Err(Error::Damaged {
-            path: "journal".into(),
-            what: format!("the state after group {}", head.last.group),
-            reason: "its digest is not the one that was written with it".to_owned(),
-        });
-    }
+    check_digest(&ledger, &head.last)?;
     let witness = match (store_dir, found.flatten()) {
         (Some(dir), None) => Some(make_witness(dir, &head)?),
         (_, found) => found,
@@ -85,6 +85,32 @@ pub(crate) fn read_back(
         head,
         ledger,
         witness,
+    })
+}
+
+/// What a replay comes by, added to the state.
+pub(crate) fn fold(ledger: &mut Ledger, visit: &Visit<'_, '_>) -> Result<(), String> {
+    match visit {
+        Visit::Entry(header, bytes) => {
+            let bytes = u32::try_from(*bytes).unwrap_or(u32::MAX);
+            ledger.entry_written(header.position, bytes);
+            Ok(())
+        }
+        Visit::Event(event, stamp) => ledger
+            .apply(event, *stamp)
+            .map_err(|Mismatch(reason)| reason),
+    }
+}
+
+/// I9: each entry is as it was written; this notices when they do not add up to the same state.
+pub(crate) fn check_digest(ledger: &Ledger, last: &Header) -> Result<()> {
+    if ledger.digest() == last.digest {
+        return Ok(());
+    }
+    Err(Error::Damaged {
+        path: "journal".into(),
+        what: format!("the state after group {}", last.group),
+        reason: "its digest is not the one that was written with it".to_owned(),
     })
 }
 
@@ -119,6 +145,7 @@ pub(crate) fn recover(mut parts: Parts) -> Result<Core> {
         reader: Reader::default(),
         tail: head.last.tail,
         removals: VecDeque::from(below),
+        holds: Holds::default(),
         disk: parts.disk,
         limits: parts.limits,
         pools: parts.pools,

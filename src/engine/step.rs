@@ -164,6 +164,7 @@ impl Core {
                 self.waiters.closed.push(reply);
             }
             Command::LimitsBegin => {}
+            Command::LetGo { hold } => self.let_go_of(hold),
             Command::Wake => self.running.values().for_each(|run| run.live.nudge()),
             reading => self.look_up(reading),
         }
@@ -276,7 +277,8 @@ impl Core {
         self.syncs += u64::from(syncs);
         self.groups += 1;
         // J3: only now, that the group which moved the tail is synced, may the old entries go.
-        self.removals.extend(self.tail..tail);
+        self.holds
+            .made_obsolete(self.tail..tail, &mut self.removals);
         self.tail = tail;
         // J7: its group is synced, and nobody is answered yet.
         if let (Some(witness), Some(last)) = (&mut self.disk.witness, sealed.last()) {

@@ -628,8 +628,8 @@ fn verified(journal: &mut dyn Journal, store: u128) -> Result<(Head, Book), Stri
     let head = find_head(journal, store).map_err(|e| e.to_string())?;
     let mut book = Book::default();
     let replayed = replay(journal, &head, &mut |visit| match visit {
-        Visit::Entry { position, bytes } => {
-            book.entries.insert(position, bytes as u64);
+        Visit::Entry(header, bytes) => {
+            book.entries.insert(header.position, bytes as u64);
             Ok(())
         }
         Visit::Event(event, stamp) => book.apply(event, stamp.place),

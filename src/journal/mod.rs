@@ -27,7 +27,7 @@ pub(crate) use frame::ReadError;
 pub(crate) use frame::{FrameWriter, read as read_frame};
 pub(crate) use memory::MemoryDisk;
 pub(crate) use payloads::Payloads;
-pub(crate) use replay::{Head, Visit, find_head, replay};
+pub(crate) use replay::{Head, Replay, Visit, find_head, replay};
 pub(crate) use store::{Store, StoreHeader};
 pub(crate) use witness::{Found, Mark, Witness};
 

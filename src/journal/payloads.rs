@@ -50,6 +50,13 @@ impl Payloads {
         })
     }
 
+    /// The payloads in `path`, to be read; nothing is made, also when there are none.
+    pub(crate) fn found_in(path: PathBuf) -> Payloads {
+        Payloads {
+            place: Place::Dir(path),
+        }
+    }
+
     /// Keeps payloads in memory, for engines without a store.
     pub(crate) fn in_memory() -> Payloads {
         Payloads {
@@ -66,21 +73,33 @@ impl Payloads {
             len: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
             hash: *blake3::hash(bytes).as_bytes(),
         };
-        match &self.place {
-            Place::Dir(dir) => {
-                let path = dir.join(file_name(payload.name));
-                files::write_new_synced(&path, bytes)?;
-                if let Err(refusal) = files::sync_dir(dir) {
-                    // Nobody will ever name it; what cannot be removed now is swept at the next open.
-                    let _ = fs::remove_file(&path);
-                    return Err(refusal);
-                }
-            }
-            Place::Memory(kept) => {
-                kept.lock().insert(payload.name, bytes.into());
-            }
+        self.put(&payload, bytes)?;
+        if let Err(refusal) = self.sync() {
+            // Nobody will ever name it; what cannot be removed now is swept at the next open.
+            let _ = self.remove(payload.name);
+            return Err(refusal);
         }
         Ok(payload)
+    }
+
+    /// Stores a payload under the name that its record has. Its bytes are on stable storage on return, its entry
+    /// in the directory after [`sync`](Payloads::sync).
+    pub(crate) fn put(&self, payload: &PayloadRef, bytes: &[u8]) -> Result<()> {
+        match &self.place {
+            Place::Dir(dir) => files::write_new_synced(&dir.join(file_name(payload.name)), bytes),
+            Place::Memory(kept) => {
+                kept.lock().insert(payload.name, bytes.into());
+                Ok(())
+            }
+        }
+    }
+
+    /// Puts the names of all payloads on stable storage.
+    pub(crate) fn sync(&self) -> Result<()> {
+        match &self.place {
+            Place::Dir(dir) => files::sync_dir(dir),
+            Place::Memory(_) => Ok(()),
+        }
     }
 
     /// Reads a payload whole.
@@ -101,6 +120,33 @@ impl Payloads {
                     )
                 })
             }
+        }
+    }
+
+    /// Looks whether a payload is as its record says, without taking the memory for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Payloads::read).
+    pub(crate) fn check(&self, payload: &PayloadRef) -> Result<()> {
+        let Place::Dir(dir) = &self.place else {
+            return self.read(payload).map(drop);
+        };
+        let path = dir.join(file_name(payload.name));
+        let file = open_file(&path, payload)?;
+        let mut hasher = blake3::Hasher::new();
+        hasher
+            .update_reader(file)
+            .map_err(Error::io("read", path.as_path()))?;
+        check_hash(&path, payload, hasher.finalize())
+    }
+
+    /// Whether a payload of this name is there.
+    #[cfg(test)]
+    pub(crate) fn has(&self, name: u128) -> bool {
+        match &self.place {
+            Place::Dir(dir) => dir.join(file_name(name)).exists(),
+            Place::Memory(kept) => kept.lock().contains_key(&name),
         }
     }
 
@@ -143,8 +189,9 @@ impl fmt::Debug for Payloads {
     }
 }
 
-fn read_file(path: &Path, payload: &PayloadRef) -> Result<Arc<[u8]>> {
-    let mut file = match File::open(path) {
+/// The file of a payload, if it has the right length.
+fn open_file(path: &Path, payload: &PayloadRef) -> Result<File> {
+    let file = match File::open(path) {
         Ok(file) => file,
         Err(refusal) if refusal.kind() == ErrorKind::NotFound => {
             return Err(damaged(path, "the file is missing".to_owned()));
@@ -159,23 +206,36 @@ fn read_file(path: &Path, payload: &PayloadRef) -> Result<Arc<[u8]>> {
             format!("it has {found} bytes instead of {}", payload.len),
         ));
     }
-    let Ok(len) = usize::try_from(found) else {
+    Ok(file)
+}
+
+fn read_file(path: &Path, payload: &PayloadRef) -> Result<Arc<[u8]>> {
+    let mut file = open_file(path, payload)?;
+    let Ok(len) = usize::try_from(payload.len) else {
         return Err(damaged(
             path,
-            format!("{found} bytes do not fit the memory of this machine"),
+            format!(
+                "{} bytes do not fit the memory of this machine",
+                payload.len
+            ),
         ));
     };
     // Filled where it will stay: a Vec turned into an Arc would need the memory twice.
     let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, len).collect();
     file.read_exact(Arc::make_mut(&mut bytes))
         .map_err(Error::io("read", path))?;
-    if *blake3::hash(&bytes).as_bytes() != payload.hash {
-        return Err(damaged(
-            path,
-            "its bytes do not have the hash they were stored with".to_owned(),
-        ));
-    }
+    check_hash(path, payload, blake3::hash(&bytes))?;
     Ok(bytes)
+}
+
+fn check_hash(path: &Path, payload: &PayloadRef, found: blake3::Hash) -> Result<()> {
+    if *found.as_bytes() == payload.hash {
+        return Ok(());
+    }
+    Err(damaged(
+        path,
+        "its bytes do not have the hash they were stored with".to_owned(),
+    ))
 }
 
 fn sweep_dir(dir: &Path, keep: &HashSet<u128>) -> Result<usize> {
@@ -241,21 +301,33 @@ mod tests {
         }
     }
 
+    /// Read whole or only looked at, the same is found.
+    fn look(payloads: &Payloads, payload: &PayloadRef) -> Result<Arc<[u8]>> {
+        let read = payloads.read(payload);
+        let checked = payloads.check(payload);
+        match (&read, checked) {
+            (Ok(_), Ok(())) => {}
+            (Err(one), Err(other)) => assert_eq!(one.to_string(), other.to_string()),
+            other => panic!("{other:?}"),
+        }
+        read
+    }
+
     fn check_life(payloads: &Payloads) {
         let large = vec![3; 300_000];
         for bytes in [&b""[..], b"x", &large] {
             let stored = payloads.store(bytes).unwrap();
-            assert_eq!(&*payloads.read(&stored).unwrap(), bytes);
+            assert_eq!(&*look(payloads, &stored).unwrap(), bytes);
             payloads.remove(stored.name).unwrap();
             payloads.remove(stored.name).unwrap();
-            assert!(reason(payloads.read(&stored)).contains("missing"));
+            assert!(reason(look(payloads, &stored)).contains("missing"));
         }
         let all: Vec<_> = (0..10_u8).map(|n| payloads.store(&[n]).unwrap()).collect();
         let keep: HashSet<u128> = all.iter().step_by(2).map(|payload| payload.name).collect();
         assert_eq!(payloads.sweep(&keep).unwrap(), 5);
         assert_eq!(payloads.sweep(&keep).unwrap(), 0);
         for (n, payload) in all.iter().enumerate() {
-            assert_eq!(payloads.read(payload).is_ok(), n % 2 == 0, "payload {n}");
+            assert_eq!(look(payloads, payload).is_ok(), n % 2 == 0, "payload {n}");
         }
     }
 
@@ -286,18 +358,18 @@ mod tests {
         let stored = payloads.store(b"four").unwrap();
         let file = path.join(file_name(stored.name));
         fs::write(&file, b"fuor").unwrap();
-        assert!(reason(payloads.read(&stored)).contains("hash"));
+        assert!(reason(look(&payloads, &stored)).contains("hash"));
         fs::write(&file, b"five!").unwrap();
-        assert!(reason(payloads.read(&stored)).contains("5 bytes instead of 4"));
+        assert!(reason(look(&payloads, &stored)).contains("5 bytes instead of 4"));
         let absurd = PayloadRef {
             len: u64::MAX,
             ..stored
         };
         assert!(
-            reason(payloads.read(&absurd)).contains("instead of"),
+            reason(look(&payloads, &absurd)).contains("instead of"),
             "nothing was allocated"
         );
-        let refused = payloads.read(&stored).unwrap_err().to_string();
+        let refused = look(&payloads, &stored).unwrap_err().to_string();
         assert!(refused.contains(&file_name(stored.name)), "{refused}");
     }
 

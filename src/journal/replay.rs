@@ -71,32 +71,58 @@ pub(crate) fn find_head(journal: &mut dyn Journal, store: u128) -> Result<Head> 
     }
 }
 
-/// Visits every event from tail to head, and every entry with its size. I9: fails on the first thing that
-/// is not exactly as it was written.
+/// Visits every event from tail to head, and every entry with its size.
 pub(crate) fn replay(
     journal: &mut dyn Journal,
     head: &Head,
     visit: &mut dyn FnMut(Visit<'_, '_>) -> Result<(), String>,
 ) -> Result<()> {
-    let last = &head.last;
-    let mut before: Option<Header> = None;
-    let mut skipped = 0_u64;
-    journal.scan(last.tail, &mut |position, entry| {
-        let header = checked(position, &entry, last.store)?;
-        follows(before.as_ref(), &header, last)?;
+    let mut replay = Replay::to(&head.last);
+    journal.scan(head.last.tail, &mut |position, entry| {
+        replay.take(position, &entry, visit)
+    })?;
+    replay.end()
+}
+
+/// A replay that is handed its entries one by one, wherever they come from. I9: fails on the first thing
+/// that is not exactly as it was written.
+pub(crate) struct Replay {
+    last: Header,
+    before: Option<Header>,
+    skipped: u64,
+}
+
+impl Replay {
+    /// From the tail that this entry names to the entry itself, the head.
+    pub(crate) fn to(last: &Header) -> Replay {
+        Replay {
+            last: *last,
+            before: None,
+            skipped: 0,
+        }
+    }
+
+    /// The next entry. False: it was the head.
+    pub(crate) fn take(
+        &mut self,
+        position: u64,
+        entry: &EntryBytes,
+        visit: &mut dyn FnMut(Visit<'_, '_>) -> Result<(), String>,
+    ) -> Result<bool> {
+        let header = checked(position, entry, self.last.store)?;
+        follows(self.before.as_ref(), &header, &self.last)?;
         // Memory is taken per position, so a gap is not believed without end.
-        let gap = before.map_or(0, |before| position - before.position - 1);
-        skipped += gap;
-        if skipped > SKIPPED_MAX {
+        let gap = self
+            .before
+            .map_or(0, |before| position - before.position - 1);
+        self.skipped += gap;
+        if self.skipped > SKIPPED_MAX {
             return Err(damage(position, "too many positions before it are unused"));
         }
         let told = |reason: String| damage(position, &reason);
-        visit(Visit::Entry {
-            position,
-            bytes: entry.len(),
-        })
-        .map_err(told)?;
-        for frame in Frames::new(&entry, &header) {
+        let bytes = entry.len();
+        visit(Visit::Entry(&header, bytes)).map_err(told)?;
+        for frame in Frames::new(entry, &header) {
             let (event, place) = frame.map_err(|e| unreadable(position, e))?;
             visit(Visit::Event(
                 &event,
@@ -108,25 +134,30 @@ pub(crate) fn replay(
             ))
             .map_err(told)?;
         }
-        before = Some(header);
-        Ok(position < last.position)
-    })?;
-    match before {
-        Some(end) if end.hash == last.hash => Ok(()),
-        Some(end) => Err(damage(
-            end.position + 1,
-            "entries up to the head are missing",
-        )),
-        None => Err(damage(
-            last.tail,
-            "the oldest entry that is needed is missing",
-        )),
+        self.before = Some(header);
+        Ok(position < self.last.position)
+    }
+
+    /// No more entries: whether the head was reached.
+    pub(crate) fn end(self) -> Result<()> {
+        match self.before {
+            Some(end) if end.hash == self.last.hash => Ok(()),
+            Some(end) => Err(damage(
+                end.position + 1,
+                "entries up to the head are missing",
+            )),
+            None => Err(damage(
+                self.last.tail,
+                "the oldest entry that is needed is missing",
+            )),
+        }
     }
 }
 
 /// What a replay comes by.
 pub(crate) enum Visit<'v, 'e> {
-    Entry { position: u64, bytes: usize },
+    /// An entry, and how many bytes it has.
+    Entry(&'v Header, usize),
     Event(&'v Event<'e>, Stamp),
 }
 

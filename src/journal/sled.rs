@@ -6,7 +6,6 @@
 
 use std::any::Any;
 use std::cell::Cell;
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,8 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::commit::{Geometry, commit};
-use super::entry::Sealed;
+use super::commit::Geometry;
 use super::swap::{Swap, sync_tree};
 use super::{EntryBytes, Journal};
 use crate::error::{Error, Result};
@@ -128,13 +126,35 @@ impl SledJournal {
         Ok(reopened)
     }
 
-    /// Makes the journal's files in the swap's new directory, with a first group, and leaves everything
+    /// Makes the journal's files in the swap's new directory, lets `fill` write into them, and leaves everything
     /// closed and synced.
-    pub(super) fn make(swap: &Swap, geometry: Geometry, first: &[Sealed]) -> Result<()> {
+    pub(super) fn make(
+        swap: &Swap,
+        geometry: Geometry,
+        fill: impl FnOnce(&mut dyn Journal) -> Result<()>,
+    ) -> Result<()> {
         let mut journal = SledJournal::open_files(&swap.new, swap, geometry)?;
-        commit(&mut journal, first, &mut VecDeque::new(), geometry)?;
+        journal.check(fill)?;
         journal.shut()?;
         sync_tree(&swap.new)
+    }
+
+    /// Opens a journal in place that nobody depends on yet, a copy, lets `check` read it, and closes it. That
+    /// leaves a fresh snapshot (see `close`), and everything synced.
+    pub(super) fn look(
+        swap: &Swap,
+        geometry: Geometry,
+        check: impl FnOnce(&mut dyn Journal) -> Result<()>,
+    ) -> Result<()> {
+        let mut journal = SledJournal::open_files(&swap.now, swap, geometry)?;
+        let checked = journal.check(check);
+        let scanned = journal.scanned.get();
+        let shut = checked.and_then(|()| journal.shut());
+        if scanned >= RELEASE_MIN * u64::from(geometry.segment_bytes) {
+            sys::heap::trim();
+        }
+        shut?;
+        sync_tree(&swap.now)
     }
 
     /// Opens (or makes) the sled files in `path`. The directory must exist.
@@ -212,8 +232,8 @@ impl SledJournal {
         Ok(())
     }
 
-    /// Lets somebody look at it; refused, sled's threads and files are given back.
-    fn check(&mut self, check: &mut dyn FnMut(&mut dyn Journal) -> Result<()>) -> Result<()> {
+    /// Lets somebody work on it; refused, sled's threads and files are given back.
+    fn check(&mut self, check: impl FnOnce(&mut dyn Journal) -> Result<()>) -> Result<()> {
         check(self).inspect_err(|_| {
             let db = self.db.take();
             // What sled says on closing damaged files is of no interest, not even a panic.
@@ -473,7 +493,7 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let swap = Swap::of(dir.path(), "journal");
         fs::create_dir(&swap.new).unwrap();
-        SledJournal::make(&swap, GEOMETRY, &[]).unwrap();
+        SledJournal::make(&swap, GEOMETRY, |_| Ok(())).unwrap();
         swap.put_in_place().unwrap();
         let mut journal = SledJournal::open(&swap, GEOMETRY, &mut |_| Ok(())).unwrap();
         for position in 1..=40_u8 {

@@ -11,11 +11,12 @@
 //! DIR/ballast           space given up so that a full store can be opened
 //! ```
 
+use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::Journal;
-use super::commit::Geometry;
+use super::commit::{Geometry, commit};
 use super::entry::{Chain, FORMAT, Sealed};
 use super::frame::layout_fingerprint;
 use super::sled::SledJournal;
@@ -119,6 +120,22 @@ impl StoreHeader {
             .fault()
             .map_or(Ok(StoreHeader { store, geometry }), |why| Err(damaged(why)))
     }
+}
+
+/// Has the log read from the disk the next time: its cached pages may be some that a failed sync marked clean.
+fn forget_cached(swap: &Swap) -> Result<()> {
+    let log = swap.now.join("db");
+    let file = match fs::File::open(&log) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::Damaged {
+                path: swap.now.clone(),
+                what: "the log".to_owned(),
+                reason: "the file `db` is missing".to_owned(),
+            });
+        }
+        opened => opened.map_err(Error::io("open", &log))?,
+    };
+    sys::files::forget_cached_pages(&file).map_err(Error::io("sync", &log))
 }
 
 fn checksum(bytes: &[u8]) -> [u8; 8] {
@@ -238,15 +255,26 @@ impl Store {
             store: sys::random_u128(),
             geometry,
         };
+        let group = first(&mut header.first_chain())?;
+        self.build(header, |journal| {
+            commit(journal, &group, &mut VecDeque::new(), geometry).map(drop)
+        })?;
+        Ok(header)
+    }
+
+    /// The same for a store whose groups are there already: `fill` writes them, within the budget.
+    pub(crate) fn build(
+        &self,
+        header: StoreHeader,
+        fill: impl FnOnce(&mut dyn Journal) -> Result<()>,
+    ) -> Result<()> {
         let swap = self.swap();
         sys::files::remove_dir_if_there(&swap.new)?;
         sys::files::create_dir_private(&swap.new)?;
         sys::files::write_new_synced(&swap.new.join("jobsled"), &header.to_bytes())?;
-        let group = first(&mut header.first_chain())?;
-        SledJournal::make(&swap, geometry, &group)?;
+        SledJournal::make(&swap, header.geometry, fill)?;
         swap.put_in_place()?;
-        sys::files::sync_parent(&self.dir)?;
-        Ok(header)
+        sys::files::sync_parent(&self.dir)
     }
 
     /// Opens the journal. `after_crash`: the last owner did not close it. `check` reads it before
@@ -260,10 +288,7 @@ impl Store {
         swap.finish()?;
         let header = StoreHeader::read(&swap.now.join("jobsled"))?;
         if after_crash {
-            // Read what the disk has, not pages that a failed sync may have marked clean.
-            let log = swap.now.join("db");
-            let file = fs::File::open(&log).map_err(Error::io("open", &log))?;
-            sys::files::forget_cached_pages(&file).map_err(Error::io("sync", &log))?;
+            forget_cached(&swap)?;
         }
         let mut check = |journal: &mut dyn Journal| check(header, journal);
         let journal = if self.is_large(header) {
@@ -272,6 +297,46 @@ impl Store {
             SledJournal::open(&swap, header.geometry, &mut check)
         }?;
         Ok((header, Box::new(journal)))
+    }
+
+    /// Reads a journal that nobody else has and nobody depends on yet: one just built, or a copy. What is on the
+    /// disk is read, not what the system remembers of it.
+    pub(crate) fn look(
+        &self,
+        check: impl FnOnce(StoreHeader, &mut dyn Journal) -> Result<()>,
+    ) -> Result<()> {
+        let swap = self.swap();
+        swap.finish()?;
+        let header = StoreHeader::read(&swap.now.join("jobsled"))?;
+        forget_cached(&swap)?;
+        SledJournal::look(&swap, header.geometry, |journal| check(header, journal))
+    }
+
+    /// Copies the journal, and the witness if there is one, into another directory. Nothing of this store is
+    /// changed; a swap that was cut short in it is ended in the copy.
+    pub(crate) fn copy_to(&self, dir: &Path) -> Result<()> {
+        let (from, to) = (self.swap(), Store::at(dir));
+        for (from, to) in [(&from.now, to.swap().now), (&from.old, to.swap().old)] {
+            if from.exists() {
+                sys::files::copy_dir(from, &to)?;
+            }
+        }
+        if self.witness().exists() {
+            sys::files::copy_file(&self.witness(), &to.witness())?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of what [`copy_to`](Store::copy_to) copies, and what opening the copy may write beyond.
+    pub(crate) fn copy_bytes(&self) -> Result<u64> {
+        let swap = self.swap();
+        let mut bytes = 2 * u64::from(Geometry::DEFAULT.segment_bytes);
+        for dir in [&swap.now, &swap.old] {
+            if dir.exists() {
+                bytes += sys::files::bytes_below(dir)?;
+            }
+        }
+        Ok(bytes)
     }
 
     /// By the witness; one that is missing or does not fit says no, and is looked into later.

@@ -53,7 +53,7 @@ impl Swap {
         change: impl FnOnce(&Path) -> Result<T>,
     ) -> Result<Option<T>> {
         // Asked before: a disk that gets full in the middle makes sled panic, which looks like damage.
-        let needed = bytes_below(&self.now)?.saturating_add(room);
+        let needed = files::bytes_below(&self.now)?.saturating_add(room);
         if files::free_bytes(&self.parent).is_ok_and(|free| free < needed) {
             return Ok(None);
         }
@@ -97,21 +97,6 @@ impl Swap {
             other => other,
         }
     }
-}
-
-/// Bytes of all files below a directory.
-fn bytes_below(dir: &Path) -> Result<u64> {
-    let mut bytes = 0;
-    for entry in fs::read_dir(dir).map_err(Error::io("list", dir))? {
-        let path = entry.map_err(Error::io("list", dir))?.path();
-        let found = fs::metadata(&path).map_err(Error::io("look at", path.as_path()))?;
-        bytes += if found.is_dir() {
-            bytes_below(&path)?
-        } else {
-            found.len()
-        };
-    }
-    Ok(bytes)
 }
 
 /// Puts a directory and all in it on stable storage. sled syncs neither `conf` nor any directory.

@@ -154,6 +154,21 @@ pub(crate) enum Event<'a> {
     Skipped,
 }
 
+impl Event<'_> {
+    /// Whose story it tells, as far as that has a body or leaves something behind: errors, reason, output.
+    pub(crate) fn story(&self) -> (Option<JobId>, Option<&History>) {
+        match self {
+            Event::Enqueued(job) => (Some(job.id), None),
+            Event::Carried(job, _, history) => (Some(job.id), history.as_ref()),
+            Event::Retried { id, history, .. } => (Some(*id), Some(history)),
+            Event::Completed { id, history, .. }
+            | Event::Cancelled { id, history, .. }
+            | Event::Died { id, history, .. } => (Some(*id), history.as_ref()),
+            _ => (None, None),
+        }
+    }
+}
+
 /// A job as enqueued.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct NewRecord<'a> {

@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use crate::job::JobId;
+use crate::job::{JobId, State};
 
 pub(crate) use apply::Mismatch;
 pub(crate) use carry::Carry;
@@ -139,6 +139,11 @@ impl Ledger {
 
     pub(crate) fn running(&self) -> usize {
         self.leases.len()
+    }
+
+    /// Jobs by state, in the order of [`State::ALL`].
+    pub(crate) fn counts(&self) -> [u64; State::ALL.len()] {
+        State::ALL.map(|state| self.queues.iter().map(|queue| queue.count(state)).sum())
     }
 
     /// Names of all payload files that some job still needs.

@@ -127,7 +127,8 @@ fn copy_level(from: &Path, to: &Path, levels_left: usize) -> Result<()> {
     sync_dir(to)
 }
 
-fn copy_file(from: &Path, to: &Path) -> Result<()> {
+/// Copies one file to a path that must not exist yet; its bytes are on stable storage on return.
+pub(crate) fn copy_file(from: &Path, to: &Path) -> Result<()> {
     let mut source = File::open(from).map_err(Error::io("open", from))?;
     let mut target = private_file()
         .create_new(true)
@@ -171,6 +172,32 @@ pub(crate) fn check_owner(path: &Path) -> std::result::Result<(), (u32, u32)> {
     }
     let _ = path;
     Ok(())
+}
+
+/// Bytes of all files below a directory.
+pub(crate) fn bytes_below(dir: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(dir).map_err(Error::io("list", dir))? {
+        let path = entry.map_err(Error::io("list", dir))?.path();
+        let found = fs::metadata(&path).map_err(Error::io("look at", path.as_path()))?;
+        bytes += if found.is_dir() {
+            bytes_below(&path)?
+        } else {
+            found.len()
+        };
+    }
+    Ok(bytes)
+}
+
+/// Gives a directory another name, that of nothing or of an empty directory. On return the name is on
+/// stable storage.
+pub(crate) fn rename_dir(from: &Path, to: &Path) -> Result<()> {
+    // Unix puts it in the place of an empty directory in one step. Elsewhere the name is free for a moment.
+    if !cfg!(unix) && to.is_dir() {
+        fs::remove_dir(to).map_err(Error::io("replace", to))?;
+    }
+    fs::rename(from, to).map_err(Error::io("rename to", to))?;
+    sync_parent(to)
 }
 
 /// Removes a directory and all in it. Nothing there is fine.

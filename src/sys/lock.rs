@@ -18,7 +18,7 @@
 //! A torn or foreign text fails its check and counts as *unclean*: never as clean.
 
 use std::fs::{File, TryLockError};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use super::files;
@@ -140,13 +140,81 @@ impl StoreLock {
 
 impl Drop for StoreLock {
     fn drop(&mut self) {
-        // Closing is not enough: a child that another thread is just starting holds a copy of the
-        // descriptor until its exec, and reopening right now would fail. But a fork must not let go
-        // of what its parent holds: unlocking works on all copies, closing only on its own.
-        if std::process::id() == self.owner.pid {
-            // The system unlocks in any case when the last copy is closed.
-            let _ = self.file.unlock();
+        let_go(&self.file, self.owner.pid);
+    }
+}
+
+/// The right to read a store that nobody has open. Nothing in it is changed, not even the lock's text; several
+/// may read at once, and no engine opens it meanwhile.
+#[derive(Debug)]
+pub(crate) struct ReadLock {
+    store_dir: PathBuf,
+    /// `None`: no engine has had the store since its lock file was lost.
+    file: Option<File>,
+    opener: u32,
+}
+
+impl ReadLock {
+    /// Takes it or says at once who has the store open. Who had it open before does not matter.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Locked`], [`Error::NewerFormat`], [`Error::Io`].
+    pub(crate) fn acquire(store_dir: &Path) -> Result<ReadLock> {
+        let path = store_dir.join(FILE_NAME);
+        let lock = |file| ReadLock {
+            store_dir: store_dir.to_owned(),
+            file,
+            opener: std::process::id(),
+        };
+        let file = match File::open(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(lock(None)),
+            opened => opened.map_err(Error::io("open", path.as_path()))?,
+        };
+        match file.try_lock_shared() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(locked_by(store_dir, &file)),
+            Err(TryLockError::Error(source)) => return Err(Error::io("lock", path)(source)),
         }
+        let text = read_text(&file).map_err(Error::io("read", path.as_path()))?;
+        match newer_version(&text) {
+            Some(found) => Err(Error::NewerFormat {
+                path,
+                what: "lock version",
+                found,
+                known: 1,
+            }),
+            None => Ok(lock(Some(file))),
+        }
+    }
+
+    /// Whether nobody can have opened the store since the lock was taken: where there was no file to lock,
+    /// there still is none.
+    pub(crate) fn check(&self) -> Result<()> {
+        let path = self.store_dir.join(FILE_NAME);
+        match File::open(&path) {
+            Ok(file) if self.file.is_none() => Err(locked_by(&self.store_dir, &file)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for ReadLock {
+    fn drop(&mut self) {
+        if let Some(file) = &self.file {
+            let_go(file, self.opener);
+        }
+    }
+}
+
+/// Unlocks a file that this process locked.
+fn let_go(file: &File, opener: u32) {
+    // Closing is not enough: a child that another thread is just starting holds a copy of the
+    // descriptor until its exec, and reopening right now would fail. But a fork must not let go
+    // of what its parent holds: unlocking works on all copies, closing only on its own.
+    if std::process::id() == opener {
+        // The system unlocks in any case when the last copy is closed.
+        let _ = file.unlock();
     }
 }
 
@@ -330,6 +398,41 @@ mod tests {
             previous(dir.path()),
             Previous::Clean,
             "the refused opener changed nothing"
+        );
+    }
+
+    #[test]
+    fn readers_share_a_store_that_nobody_has_open_and_change_nothing() {
+        for (host, state) in [("elsewhere", State::Open), ("here", State::Clean)] {
+            let (dir, text) = left_by(host, 1, state);
+            let one = ReadLock::acquire(dir.path()).unwrap();
+            let other = ReadLock::acquire(dir.path()).unwrap();
+            other.check().unwrap();
+            let refused = StoreLock::acquire(dir.path(), true).unwrap_err();
+            assert!(matches!(refused, Error::Locked { .. }), "{refused}");
+            assert_eq!(fs::read(dir.path().join(FILE_NAME)).unwrap(), text);
+            drop((one, other));
+            let (lock, _) = StoreLock::acquire(dir.path(), true).unwrap();
+            let refused = ReadLock::acquire(dir.path()).unwrap_err();
+            assert!(
+                matches!(refused, Error::Locked { here: true, .. }),
+                "{refused}"
+            );
+            drop(lock);
+        }
+    }
+
+    #[test]
+    fn a_store_without_a_lock_file_gets_none_by_being_read() {
+        let dir = TempDir::new().unwrap();
+        let lock = ReadLock::acquire(dir.path()).unwrap();
+        lock.check().unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        let (_engine, _) = StoreLock::acquire(dir.path(), false).unwrap();
+        let refused = lock.check().unwrap_err();
+        assert!(
+            matches!(refused, Error::Locked { here: true, .. }),
+            "{refused}"
         );
     }
 

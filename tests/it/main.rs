@@ -33,6 +33,8 @@ mod format;
 mod forms;
 /// What attempts leave behind, and what they show while they run.
 mod kept;
+/// Backup, verification, export and import.
+mod moments;
 /// Time limits, order and time as seen from outside.
 mod order;
 /// Slots that hang and come back, executors that do not run what they get.

@@ -7,6 +7,7 @@
 )]
 
 mod cuts;
+mod holds;
 
 use std::sync::Arc;
 use std::time::Duration;

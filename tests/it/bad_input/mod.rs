@@ -24,7 +24,7 @@ mod kinds;
 /// Calls at the end of an engine's life, and after it.
 mod life;
 /// Mounts for the tests that need a disk of their own.
-mod mount;
+pub(crate) mod mount;
 /// Who has the store open, and who had it.
 mod processes;
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tempfile::TempDir;
 
 /// Tells, past the capture of the test harness, what this machine could not show.
-pub(super) fn skipped(name: &str, why: &str) {
+pub(crate) fn skipped(name: &str, why: &str) {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed) + 1;
     drop(writeln!(
@@ -27,12 +27,12 @@ fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
 }
 
 /// A mount of our own; needs root. `None` was told as skipped.
-pub(super) struct Mount {
+pub(crate) struct Mount {
     dir: TempDir,
 }
 
 impl Mount {
-    pub(super) fn tmpfs(test: &str, size: &str) -> Option<Mount> {
+    pub(crate) fn tmpfs(test: &str, size: &str) -> Option<Mount> {
         let dir = tempfile::tempdir().unwrap();
         let options = format!("size={size}");
         let made = run(
@@ -52,7 +52,7 @@ impl Mount {
     }
 
     /// Shows `what` a second time, read-only.
-    pub(super) fn read_only(test: &str, what: &Path) -> Option<Mount> {
+    pub(crate) fn read_only(test: &str, what: &Path) -> Option<Mount> {
         let dir = tempfile::tempdir().unwrap();
         let (from, to) = (
             what.to_str().unwrap().to_owned(),
@@ -67,7 +67,7 @@ impl Mount {
         made.map(|()| mount).map_err(|why| skipped(test, &why)).ok()
     }
 
-    pub(super) fn resize(&self, size: &str) {
+    pub(crate) fn resize(&self, size: &str) {
         run(
             "mount",
             &[
@@ -79,7 +79,7 @@ impl Mount {
         .unwrap();
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 }
