@@ -46,6 +46,9 @@ impl Life {
         let mut from = last.tail;
         while from <= last.position {
             let slice = self.slice(from, last.position, 10_000).unwrap();
+            if slice.is_empty() {
+                break;
+            }
             for (position, entry) in slice {
                 let fold = &mut |visit: journal::Visit<'_, '_>| fold(&mut ledger, &visit);
                 replay.take(position, &entry, fold).unwrap();
