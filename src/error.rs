@@ -184,6 +184,14 @@ pub enum Error {
         /// Bytes needed.
         needed: u64,
     },
+    /// A line of an import is not as it should be.
+    #[error("line {line}: {reason}. Nothing was imported")]
+    Import {
+        /// The line, counting from 1.
+        line: u64,
+        /// What was found, and what was expected.
+        reason: String,
+    },
     /// The store was written by a newer version.
     #[error(
         "{path} was written by a newer version ({what} {found}, this one knows up to {known}): update this program. Nothing was converted"

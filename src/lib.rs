@@ -65,6 +65,8 @@ pub use job::{
 pub use journal::lab;
 pub use ledger::{AttemptError, Counters};
 pub use moment::{BackupReport, VerifyReport, verify};
+#[cfg(feature = "json")]
+pub use moment::{ExportReport, ImportReport, import};
 pub use rkyv;
 pub use worker::{Attempt, AttemptEnd, CancelReason, Context, Pool, Report, Task};
 

@@ -51,6 +51,9 @@ pub(crate) use events::Hub;
 pub(crate) use handle::read_history;
 pub(crate) use handout::{Asked, HandOut, HandOuts, Live, Stage, outcome_of};
 pub(crate) use hold::Moment;
+#[cfg(test)]
+#[cfg(feature = "json")]
+pub(crate) use hold::read_slice;
 pub(crate) use inbox::{Inbox, WhenFullRule};
 #[cfg(all(unix, feature = "command"))]
 pub(crate) use log::Newest;
@@ -60,6 +63,8 @@ pub(crate) use recorder::Recorder;
 pub(crate) use recover::first_group;
 pub(crate) use recover::{Parts, Replayed, check_digest, fold, read_back_with, recover};
 pub(crate) use shared::{Handlers, Shared};
+#[cfg(feature = "json")]
+pub(crate) use step::into_history;
 pub(crate) use watchdog::Watchdog;
 pub(crate) use writer::spawn as spawn_writer;
 

@@ -346,7 +346,7 @@ impl Core {
 }
 
 /// The part of an event that tells of errors and output.
-pub(super) fn into_history(event: Event<'_>) -> Option<History> {
+pub(crate) fn into_history(event: Event<'_>) -> Option<History> {
     match event {
         Event::Completed { history, .. }
         | Event::Cancelled { history, .. }

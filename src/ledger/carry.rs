@@ -101,6 +101,43 @@ impl Ledger {
         }
     }
 
+    /// All root records as they stand: the root, then controls by queue, then held keys by kind and key.
+    #[cfg(feature = "json")]
+    pub(crate) fn carry_roots(&self) -> Vec<Event<'static>> {
+        let controlled = self.queues.iter().zip(self.queue_numbers());
+        let controlled = controlled.filter(|(queue, _)| queue.control_place.is_some());
+        let mut queues: Vec<(&str, _)> = controlled
+            .map(|(queue, number)| (self.queue_name(number), queue.control))
+            .collect();
+        queues.sort_unstable_by_key(|(name, _)| *name);
+        let mut keys: Vec<(&str, &str, _)> = self
+            .keys
+            .held()
+            .map(|(kind, key, taken)| (self.kind_name(kind), key, taken))
+            .collect();
+        keys.sort_unstable_by_key(|(kind, key, _)| (*kind, *key));
+        let queues = queues.into_iter().map(|(name, control)| Event::QueueSet {
+            name: Cow::Owned(name.to_owned()),
+            paused: control.paused,
+            concurrency: control.concurrency,
+        });
+        let keys = keys.into_iter().map(|(kind, key, taken)| Event::KeyHeld {
+            kind: Cow::Owned(kind.to_owned()),
+            key: Cow::Owned(key.to_owned()),
+            id: taken.id,
+            until_ms: taken.until_ms,
+        });
+        let root = std::iter::once(Event::RootSet(self.root));
+        root.chain(queues).chain(keys).collect()
+    }
+
+    /// All jobs by rising id, with the place at which each one's story begins.
+    #[cfg(feature = "json")]
+    pub(crate) fn bases(&self) -> impl Iterator<Item = (crate::job::JobId, Place)> {
+        let all = self.jobs.iter_from(crate::job::JobId::from_number(0));
+        all.map(|(id, record)| (id, record.base))
+    }
+
     /// The name of a job's queue.
     pub(crate) fn queue_of(&self, base: &NewRecord<'_>) -> Cow<'_, str> {
         let record = self.jobs.get(base.id);

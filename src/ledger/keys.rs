@@ -60,6 +60,14 @@ impl Keys {
         self.held.first().map(|(until_ms, ..)| *until_ms)
     }
 
+    /// Keys whose jobs are gone, in no order.
+    #[cfg(feature = "json")]
+    pub(crate) fn held(&self) -> impl Iterator<Item = (KindIx, &str, Taken)> {
+        let all = self.taken.iter();
+        all.filter(|(_, taken)| taken.held.is_some())
+            .map(|((kind, key), taken)| (*kind, &**key, *taken))
+    }
+
     pub(crate) fn held_count(&self) -> usize {
         self.held.len()
     }

@@ -38,7 +38,7 @@ pub(crate) use change::{ChangeAnswer, ChangeKind};
 pub(crate) use claim::Pick;
 pub(crate) use digest::{dead_code, dead_from_code, phase_code, phase_from_code};
 pub(crate) use enqueue::Placed;
-#[cfg(feature = "lab")]
+#[cfg(any(feature = "json", feature = "lab"))]
 pub(crate) use event::Phase;
 pub use event::{AttemptError, Counters};
 pub(crate) use event::{

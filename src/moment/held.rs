@@ -12,8 +12,9 @@ const SLICE_BYTES: usize = 1 << 20;
 
 /// Where the entries of a moment come from.
 pub(super) trait Entries {
-    /// Some entries from position `from` on, in order, none behind `to`. At least one, if one is there.
-    fn slice(&mut self, from: u64, to: u64) -> Result<Vec<(u64, EntryBytes)>>;
+    /// The entries from position `from` to `to`, in order, until they have so many bytes. At least one, if one is
+    /// there.
+    fn slice(&mut self, from: u64, to: u64, bytes_max: usize) -> Result<Vec<(u64, EntryBytes)>>;
 }
 
 /// A moment of an open engine.
@@ -47,10 +48,10 @@ impl<'e> Held<'e> {
 }
 
 impl Entries for Held<'_> {
-    fn slice(&mut self, from: u64, to: u64) -> Result<Vec<(u64, EntryBytes)>> {
+    fn slice(&mut self, from: u64, to: u64, bytes_max: usize) -> Result<Vec<(u64, EntryBytes)>> {
         self.shared.ask(|reply| Command::ReadEntries {
             positions: from..to.saturating_add(1),
-            bytes_max: SLICE_BYTES,
+            bytes_max,
             reply,
         })
     }
@@ -75,7 +76,7 @@ pub(super) fn replay_moment(
     let mut replay = Replay::to(last);
     let (mut from, mut more) = (last.tail, true);
     while more {
-        let slice = entries.slice(from, last.position)?;
+        let slice = entries.slice(from, last.position, SLICE_BYTES)?;
         // One that is missing is found by what follows it, or here.
         let Some((newest, _)) = slice.last() else {
             break;

@@ -6,10 +6,26 @@
 
 mod backup;
 mod built;
+#[cfg(feature = "json")]
+mod export;
 mod held;
+#[cfg(feature = "json")]
+mod import;
+#[cfg(feature = "json")]
+mod job_line;
+#[cfg(feature = "json")]
+mod lines;
 mod part;
 mod tally;
 mod verify;
 
 pub use backup::BackupReport;
+#[cfg(feature = "json")]
+pub use export::ExportReport;
+#[cfg(feature = "json")]
+pub use import::{ImportReport, import};
 pub use verify::{VerifyReport, verify};
+
+#[cfg(test)]
+#[cfg(feature = "json")]
+mod tests;

@@ -288,6 +288,7 @@ fn missing(whose: &str, text: &str, files: &[File]) -> Vec<String> {
 fn is_at(path: &str, place: &str) -> bool {
     match place {
         "ledger" | "engine" => path.starts_with(&format!("src/{place}/tests/")),
+        "moment" => path == "src/moment/tests.rs",
         "crash" => path == "tests/crash.rs",
         "tests/command" => path.starts_with("tests/command/"),
         _ if place.starts_with("it/") => {

@@ -5,6 +5,9 @@
 
 /// A copy while the engine works on.
 mod backup;
+/// Lines of JSON, out and in.
+#[cfg(feature = "json")]
+mod export;
 /// Whole or not, found out without a change.
 mod verify;
 
