@@ -316,6 +316,8 @@ impl Store {
     /// changed; a swap that was cut short in it is ended in the copy.
     pub(crate) fn copy_to(&self, dir: &Path) -> Result<()> {
         let (from, to) = (self.swap(), Store::at(dir));
+        // So that the disk is looked at. Where it cannot be done, what is read is what the system remembers.
+        let _ = forget_cached(&from);
         for (from, to) in [(&from.now, to.swap().now), (&from.old, to.swap().old)] {
             if from.exists() {
                 sys::files::copy_dir(from, &to)?;

@@ -87,17 +87,21 @@ impl Engine {
 
 /// A copy inside the store would be copied by the next one, and go with the store.
 fn check_outside(shared: &Shared, to: &Path) -> Result<()> {
-    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let Some(store) = &shared.dir else {
         return Ok(());
     };
-    if absolute(to).starts_with(absolute(store)) {
-        return Err(Error::Occupied {
-            path: to.to_owned(),
-            found: "it lies in the store itself".to_owned(),
-        });
+    let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let places = [store, parent.unwrap_or(Path::new("."))].map(std::fs::canonicalize);
+    match (places, to.file_name()) {
+        // Where there is no such parent, there is nothing to be built in either.
+        ([Ok(store), Ok(parent)], Some(name)) if parent.join(name).starts_with(&store) => {
+            Err(Error::Occupied {
+                path: to.to_owned(),
+                found: "it lies in the store itself".to_owned(),
+            })
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Copies a held moment into a directory: the journal, its witness and the payload files.

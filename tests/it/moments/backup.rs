@@ -178,7 +178,7 @@ fn a_backup_overwrites_nothing() {
     fs::create_dir(at("a.part")).unwrap();
     fs::write(at("a.part").join("mine"), b"mine").unwrap();
     fs::write(at("b.part"), b"mine").unwrap();
-    engine.backup(at("c.part")).unwrap();
+    engine.backup(at("store/../c.part")).unwrap();
     let cases = [
         ("full", "it holds `mine`"),
         ("file", "no directory"),
@@ -188,6 +188,7 @@ fn a_backup_overwrites_nothing() {
         ("c.part", "it holds"),
         ("store", "the store itself"),
         ("store/backup", "the store itself"),
+        ("full/../store/backup", "the store itself"),
     ];
     let before = tree(dir.path());
     for (to, why) in cases {
