@@ -36,7 +36,8 @@
 //! Cancelled or past a limit, the group gets SIGTERM, and SIGKILL two seconds later. At
 //! [shutdown](crate::Engine::shutdown) and when its lease is lost it gets SIGKILL at once: the job is given back and
 //! runs again later, or is dead if it [must not run twice](crate::OnCrash::Dead). [Drain](crate::Engine::drain) first
-//! to let commands end.
+//! to let commands end. Give a shutdown some seconds of grace: it returns as soon as all commands are gone. Without,
+//! the program may end before that, which is as if the worker had died (below), and their reports are not kept.
 //!
 //! # When the worker dies
 //!

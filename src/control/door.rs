@@ -12,6 +12,7 @@ use super::answer::answer;
 use super::place;
 use super::protocol::{CALL_BYTES_MAX, Call, Code, Fault, Greeting, PROTOCOL};
 use crate::error::Error;
+use crate::sys::lock::LockSeen;
 use crate::sys::socket::{Connection, Line, Lines};
 use crate::sys::{self, awake_time};
 use crate::{Engine, EngineBuilder};
@@ -72,6 +73,16 @@ enum Sent {
     NotTaken,
     /// It went before it answered.
     NotAnswered,
+    /// Whoever takes the lines wants no more of them; the rest is still on its way.
+    Abandoned(io::Error),
+}
+
+/// How a store was left, to notice that another process opened it since. A store that nobody has open does not
+/// change.
+#[derive(Debug)]
+pub struct Seen {
+    store: PathBuf,
+    lock: Option<LockSeen>,
 }
 
 impl Door {
@@ -97,6 +108,20 @@ impl Door {
         })
     }
 
+    /// Connects to whoever has the store open now; never opens it. `None` if nobody answers.
+    pub fn beside(
+        store: impl Into<PathBuf>,
+        builder: fn(PathBuf) -> EngineBuilder,
+    ) -> Option<Door> {
+        let store = store.into();
+        let guest = Guest::connect(&store, 0).ok()?;
+        Some(Door {
+            store,
+            builder,
+            side: Side::Outside(guest),
+        })
+    }
+
     /// The engine, if the store is open here.
     pub fn engine(&self) -> Option<&Engine> {
         match &self.side {
@@ -118,7 +143,8 @@ impl Door {
     ///
     /// # Errors
     ///
-    /// What the call says; [`Code::OutcomeUnknown`] if the other process ended before it answered.
+    /// What the call says; [`Code::OutcomeUnknown`] if the other process ended before it answered;
+    /// [`Code::NotNow`] if it ended while the call waited for something to happen there.
     pub fn call<T: DeserializeOwned>(&mut self, call: &Call) -> Result<T, Fault> {
         self.stream(call, &mut |_| Ok(()))
     }
@@ -148,6 +174,10 @@ impl Door {
                         Err(Fault::new(Code::NotNow, "the other process ended"))
                     }
                     Sent::NotAnswered => Err(guest.lost()),
+                    Sent::Abandoned(error) => {
+                        self.side = enter(&self.store, self.builder)?;
+                        return Err(Fault::new(Code::Failed, error));
+                    }
                 },
             };
             match answered {
@@ -159,6 +189,10 @@ impl Door {
                 {
                     pause();
                     self.side = enter(&self.store, self.builder)?;
+                    if call.waits() && self.engine().is_some() {
+                        // Here it could wait for ever, and keep others out meanwhile.
+                        return Err(fault);
+                    }
                 }
                 Ok(value) => {
                     let unreadable = |e| {
@@ -186,17 +220,47 @@ impl Call {
                 | Call::Health {}
         )
     }
+
+    /// Whether its answer comes when something has happened.
+    fn waits(&self) -> bool {
+        matches!(self, Call::Wait { .. } | Call::Log { .. } | Call::Watch {})
+    }
 }
 
-/// Opens the store or finds whoever has it.
-fn enter(store: &Path, builder: fn(PathBuf) -> EngineBuilder) -> Result<Side, Fault> {
+impl Seen {
+    /// How the store is now.
+    pub fn now(store: impl Into<PathBuf>) -> Seen {
+        let store = store.into();
+        let lock = LockSeen::of(&store);
+        Seen { store, lock }
+    }
+
+    /// Whether another process has it open, or has had it open since. Looks at one small file.
+    pub fn has_changed(&self) -> bool {
+        let lock = LockSeen::of(&self.store);
+        lock.as_ref().is_some_and(LockSeen::is_open) || lock != self.lock
+    }
+}
+
+/// Fails if the store belongs to another user. Whoever may open it all the same, as root may, would make files in it
+/// that lock its owner out.
+///
+/// # Errors
+///
+/// [`Code::NotOurs`].
+pub fn check_owner(store: &Path) -> Result<(), Fault> {
     sys::files::check_owner(store).map_err(|(theirs, ours)| {
         let what = format!(
             "{} belongs to user {theirs} and this is user {ours}: run the command as its owner. Nothing was changed",
             store.display()
         );
         Fault::new(Code::NotOurs, what)
-    })?;
+    })
+}
+
+/// Opens the store or finds whoever has it.
+fn enter(store: &Path, builder: fn(PathBuf) -> EngineBuilder) -> Result<Side, Fault> {
+    check_owner(store)?;
     let begun = awake_time();
     let mut unserved_since = begun;
     let mut last_pid = 0;
@@ -293,7 +357,7 @@ impl Guest {
                     None => {
                         bytes.push(b'\n');
                         if let Err(e) = line(&bytes) {
-                            return Sent::Answered(Err(Fault::new(Code::Failed, e)));
+                            return Sent::Abandoned(e);
                         }
                     }
                 },

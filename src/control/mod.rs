@@ -14,7 +14,7 @@ mod protocol;
 mod server;
 mod views;
 
-pub use door::Door;
+pub use door::{Door, Seen, check_owner};
 pub use protocol::{CALL_BYTES_MAX, Call, Code, Crash, Fault, Greeting, NewJob, PROTOCOL, Placed};
 pub use views::{
     AttemptView, EventView, HealthView, JobPage, JobView, LogView, ProgressView, QueueView,

@@ -32,8 +32,11 @@ pub(crate) fn open_store(
 ) -> Result<Opened> {
     make_dir(dir)?;
     let store = Store::at(dir);
-    // Looked at before the lock is taken: somebody else's directory does not get a lock file either.
-    store.exists()?;
+    // Looked at before the lock is taken: somebody else's directory does not get a lock file either. In one that has
+    // a lock of ours, whoever holds it may be renaming what is looked at.
+    if !sys::lock::is_ours(dir) {
+        store.exists()?;
+    }
     let (lock, previous) = StoreLock::acquire(dir, take_over)?;
     let now_ms = clock.now().wall_ms;
     if !store.exists()? {

@@ -218,6 +218,12 @@ fn let_go(file: &File, opener: u32) {
     }
 }
 
+/// Whether a directory has a lock file that this crate wrote, in whatever version.
+pub(crate) fn is_ours(store_dir: &Path) -> bool {
+    let text = File::open(store_dir.join(FILE_NAME)).and_then(|file| read_text(&file));
+    text.is_ok_and(|text| text.starts_with(b"jobsled lock "))
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Open,

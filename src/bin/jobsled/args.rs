@@ -1,35 +1,291 @@
 //! The command line: what can be asked, and the ranges. Nothing of how it is done.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use jobsled::State;
 
-const EXIT_CODES: &str = "Exit codes: 0 all is well; 1 a job was lost, undone, doubled or stuck; \
-                          2 the command could not be carried out.";
+use crate::time::{Span, When};
 
-/// A durable job engine that lives inside your process.
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 failed, 2 the command line is wrong, 3 the store is in use, 4 the store is damaged, 5 the disk is full.
+The manual is docs/cli.md.";
+
+const TIMES: &str = "\
+A span is a number with its unit: 90s, 15m, 2h30m, 1d, 500ms. \
+A time is 2026-11-23T09:00:00+01:00, 2026-11-23 09:00 or 09:00, the latter two by the clock on the wall.";
+
+/// Runs commands later, in order, and again after a crash
+///
+/// Jobs are kept in a store on disk. `add` returns when the job is on stable storage, `work` runs them, and every other
+/// command works beside it.
 #[derive(Debug, Parser)]
-#[command(name = "jobsled", version, after_help = EXIT_CODES)]
+#[command(name = "jobsled", version, after_help = EXIT_CODES, propagate_version = true)]
 pub(crate) struct Args {
+    /// The directory of the store [default: `$JOBSLED_STORE`, else jobsled in the user's data directory]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) store: Option<PathBuf>,
+    /// Prints JSON, one object a line
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Store a command to be run, and print its id
+    Add(AddArgs),
+    /// Run jobs until told to stop
+    ///
+    /// SIGINT or SIGTERM once: what runs is finished, nothing new begins. Twice: what runs is killed and stays in the
+    /// store, to run again.
+    Work(WorkArgs),
+    /// List jobs
+    Ls(LsArgs),
+    /// Show all that is known of jobs
+    Show(IdsArgs),
+    /// Print what a job has printed
+    Log(LogArgs),
+    /// Wait until jobs have ended, and exit as they did
+    #[command(
+        after_help = "Exit codes: that of the first command that did not end with 0; 128 and the number of the \
+                            signal that killed it; 1 for a job that was cancelled, expired or quarantined, or is \
+                            unknown; 124 if time was up."
+    )]
+    Wait(WaitArgs),
+    /// Cancel jobs, waiting or running
+    Cancel(CancelArgs),
+    /// Run dead or cancelled jobs again, and scheduled ones now
+    Retry(RetryArgs),
+    /// Delete jobs that do not run
+    Rm(IdsArgs),
+    /// Change jobs that wait
+    Set(SetArgs),
+    /// Start no more jobs of a queue
+    Pause(QueueNameArgs),
+    /// Start jobs of a queue again
+    Resume(QueueNameArgs),
+    /// Set how many jobs of a queue run at a time
+    Queue(QueueArgs),
+    /// Delete finished jobs
+    Prune(PruneArgs),
+    /// Show figures of the store
+    Stats,
+    /// Print news as they happen
+    Watch,
+    /// Show queues and running jobs, live
+    Top,
+    /// Print a shell's completions
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
     /// Kill a process at work again and again, and check that no job is lost
     ///
     /// Hashes the files under DIR, one durable job per file, in a child process that is killed with SIGKILL
     /// at random moments, opened again and finished. Everything that the engine acknowledged is noted in
     /// files outside the store, and compared with the store at the end.
-    #[command(after_help = EXIT_CODES)]
+    #[command(
+        after_help = "Exit codes: 0 all is well; 1 a job was lost, undone, doubled or stuck; 2 the demo could \
+                            not be carried out."
+    )]
     Demo(DemoArgs),
     /// The process that `demo` starts and kills
     #[command(hide = true)]
     DemoChild(DemoChildArgs),
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, ClapArgs)]
+#[command(after_help = TIMES)]
+pub(crate) struct AddArgs {
+    #[command(flatten)]
+    pub(crate) options: JobOptions,
+    /// A variable for the command, beside the environment of `work`; may be given several times
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) env: Vec<OsString>,
+    /// Run it with the environment of this command, not of `work`
+    #[arg(long)]
+    pub(crate) env_all: bool,
+    /// Read jobs from a file of JSON lines (- for standard input); all are stored or none
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["argv", "env", "env_all", "JobOptions"])]
+    pub(crate) from: Option<PathBuf>,
+    /// The program and its arguments; no shell looks at them
+    #[arg(last = true, value_name = "COMMAND", required_unless_present = "from")]
+    pub(crate) argv: Vec<OsString>,
+}
+
+#[derive(Debug, Default, ClapArgs)]
+#[group(id = "JobOptions", multiple = true)]
+pub(crate) struct JobOptions {
+    /// The queue [default: default]
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) queue: Option<String>,
+    /// Higher runs first [default: 0]
+    #[arg(long, short, value_name = "NUMBER", allow_negative_numbers = true)]
+    pub(crate) priority: Option<i32>,
+    /// Not before this span has passed
+    #[arg(long = "in", value_name = "SPAN", conflicts_with = "at")]
+    pub(crate) after: Option<Span>,
+    /// Not before this time
+    #[arg(long, value_name = "TIME")]
+    pub(crate) at: Option<When>,
+    /// Not at all if it has not started after this span
+    #[arg(long, value_name = "SPAN")]
+    pub(crate) expires: Option<Span>,
+    /// A name of your own: while a job with it is kept, and for a day, no other is stored
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) key: Option<String>,
+    /// How often it is tried until it is dead, if it fails; a crash does not count [default: 1]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) attempts: Option<u16>,
+    /// Kill it after this span
+    #[arg(long, value_name = "SPAN")]
+    pub(crate) time_limit: Option<Span>,
+    /// The directory in which it runs [default: this one]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// A file to whose end all its output is written, too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// At most once: if `work` is killed while it runs, it is not run again
+    #[arg(long)]
+    pub(crate) no_rerun: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct WorkArgs {
+    /// How many jobs run at a time [default: the number of cores]
+    #[arg(long, short, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=1_024))]
+    pub(crate) workers: Option<u16>,
+    /// Only jobs of this queue; may be given several times
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) queue: Vec<String>,
+    /// End when nothing runs and nothing could start now
+    #[arg(long)]
+    pub(crate) drain: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct LsArgs {
+    /// Only jobs in this state: scheduled, ready, running, completed, cancelled or dead
+    #[arg(long, short, value_name = "STATE")]
+    pub(crate) state: Option<State>,
+    /// Only jobs of this queue
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) queue: Option<String>,
+    /// Only jobs of this kind
+    #[arg(long, value_name = "NAME")]
+    pub(crate) kind: Option<String>,
+    /// Only the last ones, so many
+    #[arg(long, short = 'n', value_name = "NUMBER")]
+    pub(crate) last: Option<usize>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct IdsArgs {
+    /// The jobs
+    #[arg(required = true, value_name = "ID")]
+    pub(crate) ids: Vec<u64>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct LogArgs {
+    /// The job
+    pub(crate) id: u64,
+    /// Go on until it has ended
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Leave control characters in, also on a terminal
+    #[arg(long)]
+    pub(crate) raw: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = TIMES)]
+pub(crate) struct WaitArgs {
+    /// The jobs
+    #[arg(required = true, value_name = "ID")]
+    pub(crate) ids: Vec<u64>,
+    /// At most this long
+    #[arg(long, value_name = "SPAN")]
+    pub(crate) timeout: Option<Span>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct CancelArgs {
+    /// The jobs
+    #[arg(required = true, value_name = "ID")]
+    pub(crate) ids: Vec<u64>,
+    /// Why, to be kept with them
+    #[arg(long, value_name = "TEXT", default_value = "cancelled by hand")]
+    pub(crate) reason: String,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RetryArgs {
+    /// The jobs
+    #[arg(required_unless_present = "dead", value_name = "ID")]
+    pub(crate) ids: Vec<u64>,
+    /// All dead ones
+    #[arg(long, conflicts_with = "ids")]
+    pub(crate) dead: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = TIMES)]
+pub(crate) struct SetArgs {
+    /// The jobs
+    #[arg(required = true, value_name = "ID")]
+    pub(crate) ids: Vec<u64>,
+    /// Higher runs first
+    #[arg(long, short, value_name = "NUMBER", allow_negative_numbers = true)]
+    pub(crate) priority: Option<i32>,
+    /// Not before this span has passed
+    #[arg(long = "in", value_name = "SPAN", conflicts_with = "at")]
+    pub(crate) after: Option<Span>,
+    /// Not before this time
+    #[arg(long, value_name = "TIME")]
+    pub(crate) at: Option<When>,
+    /// To this queue
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) queue: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct QueueNameArgs {
+    /// The queue
+    #[arg(value_name = "QUEUE")]
+    pub(crate) name: String,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct QueueArgs {
+    /// The queue
+    #[arg(value_name = "QUEUE")]
+    pub(crate) name: String,
+    /// Most jobs at a time; 0 takes the bound away
+    #[arg(long, short, value_name = "NUMBER")]
+    pub(crate) concurrency: u32,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = TIMES)]
+pub(crate) struct PruneArgs {
+    /// Only those that ended longer ago than this span
+    #[arg(long, value_name = "SPAN")]
+    pub(crate) older: Option<Span>,
+    /// Only those in this state: completed, cancelled or dead
+    #[arg(long, short, value_name = "STATE")]
+    pub(crate) state: Option<State>,
+    /// Only those of this queue
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) queue: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
 pub(crate) struct DemoArgs {
     /// The files to hash. Directories in it named `.*` and `target` are left out, and other file systems
     #[arg(default_value = ".")]
@@ -46,15 +302,12 @@ pub(crate) struct DemoArgs {
     /// Most content that is hashed, all passes together
     #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) content: u32,
-    /// A new or empty directory for the store and the record of acknowledgements [default: a temporary one]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) store: Option<PathBuf>,
     /// Keep the store, even if all is well
     #[arg(long)]
     pub(crate) keep: bool,
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, ClapArgs)]
 pub(crate) struct DemoChildArgs {
     /// Where the store, the plan and the acknowledgements are
     pub(crate) place: PathBuf,

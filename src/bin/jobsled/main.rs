@@ -4,33 +4,30 @@
 mod args;
 mod commands;
 mod output;
+mod store;
+mod time;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use args::Args;
-use commands::{Failure, Verdict};
-
-/// Something that was promised did not hold: a job was lost, undone, doubled or stuck.
-const NOT_WELL: u8 = 1;
-/// The command could not be carried out as it was given; clap uses the same number.
-const CANNOT_RUN: u8 = 2;
+use commands::Verdict;
 
 /// The only place that decides about exit codes.
 fn main() -> ExitCode {
+    // Comes back in every process but the ones that become a command.
+    jobsled::command::init();
     let args = Args::parse();
     let filter = env_logger::Env::default().default_filter_or("warn");
     env_logger::Builder::from_env(filter).init();
-    match commands::run(&args.command) {
+    match commands::run(args) {
         Ok(Verdict::Well) => ExitCode::SUCCESS,
-        Ok(Verdict::NotWell) => NOT_WELL.into(),
+        Ok(Verdict::NotWell) => ExitCode::FAILURE,
+        Ok(Verdict::Exit(code)) => code.into(),
         Err(failure) => {
             output::error(&failure);
-            match failure {
-                Failure::NotWell(_) => NOT_WELL.into(),
-                Failure::CannotRun(_) => CANNOT_RUN.into(),
-            }
+            failure.exit_code().into()
         }
     }
 }

@@ -12,17 +12,29 @@ pub(crate) fn say(line: impl Display) {
     writeln!(stdout(), "{line}").ok();
 }
 
+/// A line of JSON on stdout.
+pub(crate) fn json(value: &impl serde::Serialize) {
+    say(serde_json::to_string(value).unwrap_or_default());
+}
+
+/// A line for people on stderr.
+pub(crate) fn note(line: impl Display) {
+    writeln!(stderr(), "{line}").ok();
+}
+
 /// What went wrong, in the words of the failure.
 pub(crate) fn error(failure: &impl Display) {
     let label = paint(Colour::Red, "error:", stderr().is_terminal());
     writeln!(stderr(), "{label} {failure}").ok();
 }
 
-/// The two colours that mean something here.
+/// The colours that mean something here.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Colour {
     Green,
     Red,
+    /// For what is over.
+    Grey,
 }
 
 /// A text for stdout in a colour, if there it may be.
@@ -30,17 +42,101 @@ pub(crate) fn coloured(colour: Colour, text: &str) -> String {
     paint(colour, text, stdout().is_terminal())
 }
 
+/// Whether colours may be where there is a terminal.
+pub(crate) fn may_colour() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 fn paint(colour: Colour, text: &str, on_terminal: bool) -> String {
-    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let code = match colour {
         Colour::Green => 32,
         Colour::Red => 31,
+        Colour::Grey => 90,
     };
-    if on_terminal && !unwanted {
+    if on_terminal && may_colour() {
         format!("\x1b[{code}m{text}\x1b[0m")
     } else {
         text.to_owned()
     }
+}
+
+/// Text from a job, as it may be shown on a terminal: one line, without control characters.
+pub(crate) fn clean(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for part in text.split(char::is_control).filter(|part| !part.is_empty()) {
+        if !shown.is_empty() {
+            shown.push(' ');
+        }
+        shown += part;
+    }
+    shown
+}
+
+/// As [`clean`], but lines and tabs stay.
+pub(crate) fn clean_lines(text: &str) -> String {
+    let may_stay = |c: &char| !c.is_control() || matches!(c, '\n' | '\t');
+    text.chars().filter(may_stay).collect()
+}
+
+/// Which side the cells of a column keep to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Align {
+    Left,
+    Right,
+}
+
+/// Rows in columns on stdout. On a terminal they fit its width, a row a line: what is too long is cut.
+#[derive(Debug)]
+pub(crate) struct Table {
+    rows: comfy_table::Table,
+    aligns: Vec<Align>,
+    on_terminal: bool,
+}
+
+impl Table {
+    pub(crate) fn new(columns: &[(&str, Align)]) -> Table {
+        let on_terminal = stdout().is_terminal();
+        let mut table = comfy_table::Table::new();
+        table.load_style(comfy_table::presets::NOTHING);
+        if on_terminal {
+            table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
+        } else {
+            table.force_no_tty();
+        }
+        table.set_header(columns.iter().map(|(name, align)| cell(name, *align)));
+        Table {
+            rows: table,
+            aligns: columns.iter().map(|(_, align)| *align).collect(),
+            on_terminal,
+        }
+    }
+
+    pub(crate) fn row(&mut self, cells: &[String], colour: Option<Colour>) {
+        let colour = colour.filter(|_| self.on_terminal && may_colour());
+        let cells = cells.iter().zip(&self.aligns).map(|(text, align)| {
+            let cell = cell(text, *align);
+            match colour {
+                Some(Colour::Green) => cell.fg(comfy_table::Color::Green),
+                Some(Colour::Red) => cell.fg(comfy_table::Color::Red),
+                Some(Colour::Grey) => cell.fg(comfy_table::Color::DarkGrey),
+                None => cell,
+            }
+        });
+        let mut row = comfy_table::Row::from(cells);
+        row.max_height(1);
+        self.rows.add_row(row);
+    }
+
+    pub(crate) fn print(&self) {
+        self.rows.lines().for_each(|line| say(line.trim_end()));
+    }
+}
+
+fn cell(text: &str, align: Align) -> comfy_table::Cell {
+    comfy_table::Cell::new(text).set_alignment(match align {
+        Align::Left => comfy_table::CellAlignment::Left,
+        Align::Right => comfy_table::CellAlignment::Right,
+    })
 }
 
 /// Progress on stderr: a bar on a terminal, and lines either way.
@@ -132,6 +228,13 @@ pub(crate) fn time(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_from_jobs_moves_no_cursor() {
+        assert_eq!(clean("a\x1b[2Jb\nc\td\r"), "a [2Jb c d");
+        assert_eq!(clean("größe\u{9b}31m"), "größe 31m");
+        assert_eq!(clean_lines("a\tb\r\n\x07c\n"), "a\tb\nc\n");
+    }
 
     #[test]
     fn numbers_are_told_as_people_write_them() {

@@ -1,6 +1,8 @@
 use std::fs;
 
-use jobsled::{Changed, Context, DeadReason, Engine, Error, Finished, JobResult, State, job, rkyv};
+use jobsled::{Changed, Context, DeadReason, Engine, Error, Finished, State};
+#[cfg(feature = "json")]
+use jobsled::{JobResult, job, rkyv};
 
 use super::{
     Flag, MINUTE, Note, NoteNow, Shape, Stored, check_store, claim, dead, echo, id_of, measure,

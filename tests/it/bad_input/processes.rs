@@ -7,6 +7,24 @@ use jobsled::{Engine, Error};
 
 use super::{MINUTE, Stored, check_store, note, place, says};
 
+/// The owner of a store renames its journal while it opens and closes it; whoever came at that moment was told that
+/// the store was none.
+#[test]
+fn a_store_whose_owner_is_renaming_is_in_use() {
+    let (_dir, store) = place();
+    let engine = Engine::builder(&store).open().unwrap();
+    let (now, old) = (store.join("journal"), store.join("journal.old"));
+    fs::rename(&now, &old).unwrap();
+    fs::create_dir(&now).unwrap();
+    let error = Engine::builder(&store).open().unwrap_err();
+    assert!(matches!(error, Error::Locked { .. }), "{error}");
+    let error = jobsled::verify(&store, None).unwrap_err();
+    assert!(matches!(error, Error::Locked { .. }), "{error}");
+    fs::remove_dir(&now).unwrap();
+    fs::rename(&old, &now).unwrap();
+    engine.shutdown(MINUTE).unwrap();
+}
+
 /// A second engine in the same process is told that it is this very process; the first goes on.
 #[test]
 fn a_second_engine_in_one_process() {

@@ -18,6 +18,7 @@ mod report;
 mod store;
 mod tally;
 
+use std::path::Path;
 use std::time::Duration;
 
 use jobsled::{Clock, SystemClock};
@@ -33,13 +34,14 @@ use tally::Tally;
 pub(crate) use child::run as run_child;
 
 /// The parent: plans, drives the child through its lives, checks, tells.
-pub(crate) fn run(args: &DemoArgs) -> Result<Verdict, Failure> {
+/// `store` is a new or empty directory for the store and the record of acknowledgements; without, a temporary one.
+pub(crate) fn run(args: &DemoArgs, store: Option<&Path>) -> Result<Verdict, Failure> {
     let plan = Plan::of(&args.dir, args.jobs, u64::from(args.content) << 20)?;
     let seed = match args.seed {
         Some(seed) => seed,
         None => kills::random_seed()?,
     };
-    let place = Place::new(args.store.as_deref(), args.keep)?;
+    let place = Place::new(store, args.keep)?;
     let progress = Progress::new(u64::from(plan.jobs));
     introduce(args, &plan, &place, seed, &progress);
 
@@ -54,7 +56,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<Verdict, Failure> {
         Ok(Verdict::Well) if place.is_kept() => {
             output::say(format_args!("The store is kept: {place}"));
         }
-        Ok(Verdict::Well) | Err(Failure::CannotRun(_)) => place.clean_up(),
+        _ => place.clean_up(),
     }
     result
 }
