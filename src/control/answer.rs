@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::protocol::{Call, Code, Fault, InWords, NewJob, Placed};
-use super::views::{EventView, HealthView, JobPage, JobView, LogView, StatsView};
+use super::views::{CopyView, EventView, HealthView, JobPage, JobView, LogView, StatsView};
 use crate::job::{JobId, State};
 use crate::{Engine, Finished, Query, Request};
 
@@ -86,6 +86,19 @@ pub(crate) fn answer(engine: &Engine, call: Call, sink: Sink<'_>) -> Result<Valu
         } => prune(engine, state, kind, queue, older_ms),
         Call::Stats {} => told(&StatsView::from(engine.stats()?)),
         Call::Health {} => told(&HealthView::from(engine.health())),
+        Call::Backup { to } if to.is_absolute() => told(&CopyView::from(engine.backup(to)?)),
+        Call::Backup { to } => {
+            let what = format!("`to` is a whole path, not `{}`", to.display());
+            Err(invalid(&what))
+        }
+        Call::Verify { tmp } => told(&CopyView::from(engine.verify(tmp.as_deref())?)),
+        Call::Export {} => {
+            let mut lines = ByLine {
+                sink,
+                begun: Vec::new(),
+            };
+            told(&CopyView::from(engine.export(&mut lines)?))
+        }
         Call::Watch {} => {
             watch(engine, sink);
             Ok(Value::Null)
@@ -297,6 +310,30 @@ fn watch(engine: &Engine, sink: Sink<'_>) {
                 ..EventView::named("missed")
             });
         }
+    }
+}
+
+/// Cuts what is written into lines.
+struct ByLine<'s> {
+    sink: Sink<'s>,
+    /// A line whose end has not come yet.
+    begun: Vec<u8>,
+}
+
+impl io::Write for ByLine<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.begun.extend_from_slice(part);
+            if part.ends_with(b"\n") {
+                (self.sink)(&self.begun)?;
+                self.begun.clear();
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

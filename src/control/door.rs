@@ -12,7 +12,7 @@ use super::answer::answer;
 use super::place;
 use super::protocol::{CALL_BYTES_MAX, Call, Code, Fault, Greeting, PROTOCOL};
 use crate::error::Error;
-use crate::sys::lock::LockSeen;
+use crate::journal;
 use crate::sys::socket::{Connection, Line, Lines};
 use crate::sys::{self, awake_time};
 use crate::{Engine, EngineBuilder};
@@ -77,12 +77,12 @@ enum Sent {
     Abandoned(io::Error),
 }
 
-/// How a store was left, to notice that another process opened it since. A store that nobody has open does not
-/// change.
+/// How a store was left, to notice that somebody has changed it since. Opening and closing it is no change: several
+/// processes may look now and then without keeping each other awake.
 #[derive(Debug)]
 pub struct Seen {
     store: PathBuf,
-    lock: Option<LockSeen>,
+    written: Option<u64>,
 }
 
 impl Door {
@@ -231,15 +231,21 @@ impl Seen {
     /// How the store is now.
     pub fn now(store: impl Into<PathBuf>) -> Seen {
         let store = store.into();
-        let lock = LockSeen::of(&store);
-        Seen { store, lock }
+        let written = groups_written(&store);
+        Seen { store, written }
     }
 
-    /// Whether another process has it open, or has had it open since. Looks at one small file.
+    /// Whether anything was written since. Looks at one small file.
     pub fn has_changed(&self) -> bool {
-        let lock = LockSeen::of(&self.store);
-        lock.as_ref().is_some_and(LockSeen::is_open) || lock != self.lock
+        groups_written(&self.store) != self.written
     }
+}
+
+/// Groups that were written for another reason than to open the store; by the witness, which may be behind after a
+/// power cut.
+fn groups_written(store: &Path) -> Option<u64> {
+    let (epoch, group) = journal::glance(store)?;
+    Some(group.saturating_sub(epoch))
 }
 
 /// Fails if the store belongs to another user. Whoever may open it all the same, as root may, would make files in it

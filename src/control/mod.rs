@@ -17,8 +17,8 @@ mod views;
 pub use door::{Door, Seen, check_owner};
 pub use protocol::{CALL_BYTES_MAX, Call, Code, Crash, Fault, Greeting, NewJob, PROTOCOL, Placed};
 pub use views::{
-    AttemptView, EventView, HealthView, JobPage, JobView, LogView, ProgressView, QueueView,
-    StatsView,
+    AttemptView, CopyView, EventView, HealthView, JobPage, JobView, LogView, ProgressView,
+    QueueView, StatsView,
 };
 
 pub(crate) use server::{Server, serve};

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -157,6 +158,20 @@ pub enum Call {
     Stats {},
     /// How the engine is: a [`HealthView`](super::HealthView).
     Health {},
+    /// Writes a verified copy of this moment into a new directory: a [`CopyView`](super::CopyView).
+    Backup {
+        /// The whole path of the directory.
+        to: PathBuf,
+    },
+    /// Checks a copy of this moment: a [`CopyView`](super::CopyView).
+    Verify {
+        /// Where the copy may be (default: the system's directory for temporary files).
+        #[serde(skip_serializing_if = "Option::is_none")]
+        tmp: Option<PathBuf>,
+    },
+    /// Everything of this moment, a line each, as [`Engine::export`](crate::Engine::export) writes it; then a
+    /// [`CopyView`](super::CopyView).
+    Export {},
     /// News, a line each ([`EventView`](super::EventView)), until one side hangs up; now and then a line
     /// `{"event":"alive"}`.
     Watch {},
@@ -286,6 +301,8 @@ impl From<&Error> for Code {
             | Error::TooLarge { .. }
             | Error::Payload { .. }
             | Error::NoHandler { .. }
+            | Error::Occupied { .. }
+            | Error::Import { .. }
             | Error::WaitInHandler { .. } => Code::Invalid,
             Error::Full { .. } | Error::Draining | Error::Closed => Code::NotNow,
             Error::Locked { .. } | Error::ForeignLock { .. } => Code::InUse,
@@ -295,7 +312,7 @@ impl From<&Error> for Code {
             | Error::ForeignWitness { .. }
             | Error::NewerFormat { .. }
             | Error::Layout { .. } => Code::Damaged,
-            Error::DiskFull { .. } => Code::DiskFull,
+            Error::DiskFull { .. } | Error::NoRoom { .. } => Code::DiskFull,
             Error::Io { source, .. } if crate::sys::ballast::is_no_room(source.kind()) => {
                 Code::DiskFull
             }

@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use crate::inspect::{JobDetails, QueueStats, Stats};
 use crate::{
-    ClaimNumber, Counters, Event, Health, JobId, LogPart, PoolHealth, Progress, State, What,
+    BackupReport, ClaimNumber, Counters, Event, ExportReport, Health, ImportReport, JobId, LogPart,
+    PoolHealth, Progress, State, VerifyReport, What,
 };
 
 /// A part of a listing.
@@ -210,6 +211,25 @@ pub struct HealthView {
     pub lost_slots: u64,
 }
 
+/// What was copied, checked or written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct CopyView {
+    /// The moment, if one was taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_ms: Option<i64>,
+    /// Jobs in it.
+    pub jobs: u64,
+    /// Entries of the journal, for a backup and a check.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entries: Option<u64>,
+    /// Payloads and outputs that have a file of their own.
+    pub payload_files: u64,
+    /// Bytes, all together.
+    pub bytes: u64,
+}
+
 /// News.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -372,6 +392,54 @@ impl From<Health> for HealthView {
             held_for: health.held_for.map(JobId::number),
             oldest_ready_ms: health.oldest_ready.map(crate::job::millis),
             poisoned: health.poisoned,
+        }
+    }
+}
+
+impl From<BackupReport> for CopyView {
+    fn from(report: BackupReport) -> CopyView {
+        CopyView {
+            at_ms: Some(report.at_ms),
+            jobs: report.jobs,
+            entries: Some(report.entries),
+            payload_files: report.payload_files,
+            bytes: report.bytes,
+        }
+    }
+}
+
+impl From<VerifyReport> for CopyView {
+    fn from(report: VerifyReport) -> CopyView {
+        CopyView {
+            at_ms: None,
+            jobs: report.jobs(),
+            entries: Some(report.entries),
+            payload_files: report.payload_files,
+            bytes: report.bytes,
+        }
+    }
+}
+
+impl From<ExportReport> for CopyView {
+    fn from(report: ExportReport) -> CopyView {
+        CopyView {
+            at_ms: Some(report.at_ms),
+            jobs: report.jobs,
+            entries: None,
+            payload_files: report.payload_files,
+            bytes: report.bytes,
+        }
+    }
+}
+
+impl From<ImportReport> for CopyView {
+    fn from(report: ImportReport) -> CopyView {
+        CopyView {
+            at_ms: Some(report.at_ms),
+            jobs: report.jobs,
+            entries: None,
+            payload_files: report.payload_files,
+            bytes: report.bytes,
         }
     }
 }

@@ -29,6 +29,8 @@ pub(crate) use memory::MemoryDisk;
 pub(crate) use payloads::Payloads;
 pub(crate) use replay::{Head, Replay, Visit, find_head, replay};
 pub(crate) use store::{Store, StoreHeader};
+#[cfg(feature = "control")]
+pub(crate) use witness::glance;
 pub(crate) use witness::{Found, Mark, Witness};
 
 use crate::error::Result;

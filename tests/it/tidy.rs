@@ -8,7 +8,11 @@ const FUNCTION_LINES_MAX: usize = 70;
 const LINE_CHARS_MAX: usize = 120;
 
 /// Functions that are longer, each with its reason. One that is not needed any more fails the test, too.
-const LONG_FUNCTIONS: [(&str, &str); 7] = [
+const LONG_FUNCTIONS: [(&str, &str); 8] = [
+    (
+        "src/control/answer.rs answer",
+        "a flat match over all calls",
+    ),
     (
         "src/journal/frame/write.rs write",
         "a flat match over all events",
@@ -203,7 +207,7 @@ fn the_code_and_tests_that_invariants_name_exist() {
         wrong.extend(missing(name, test, &files));
         count += 1;
     }
-    assert_eq!(count, 40, "invariants I1 to E10");
+    assert_eq!(count, 41, "invariants I1 to E10");
     assert!(marks.is_empty(), "no such invariants: {marks:#?}");
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
