@@ -16,6 +16,9 @@ mod admin;
 mod api;
 /// Every wrong input has its typed error, and nothing is harmed.
 mod bad_input;
+/// The program `jobsled` from a shell.
+#[cfg(all(feature = "cli", unix))]
+mod cli;
 /// The program `jobsled demo`.
 #[cfg(feature = "cli")]
 mod cli_demo;

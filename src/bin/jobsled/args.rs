@@ -10,7 +10,8 @@ use jobsled::State;
 use crate::time::{Span, When};
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, 1 failed, 2 the command line is wrong, 3 the store is in use, 4 the store is damaged, 5 the disk is full.
+Exit codes: 0 done, 1 failed, 2 the command line is wrong, 3 the store is in use, 4 the store is damaged, \
+5 the disk is full.
 The manual is docs/cli.md.";
 
 const TIMES: &str = "\
@@ -78,6 +79,25 @@ pub(crate) enum Command {
     Watch,
     /// Show queues and running jobs, live
     Top,
+    /// Print all of the store, at one moment, as JSON lines
+    Export,
+    /// Make a new store of what `export` printed
+    Import {
+        /// The file (- for standard input)
+        #[arg(default_value = "-")]
+        file: PathBuf,
+    },
+    /// Write a verified copy of the store, at one moment, into a new directory
+    Backup {
+        /// The directory
+        dir: PathBuf,
+    },
+    /// Check the store for damage, on a copy
+    Verify {
+        /// Where the copy is made [default: the system's directory for temporary files]
+        #[arg(long, value_name = "DIR")]
+        tmp: Option<PathBuf>,
+    },
     /// Print a shell's completions
     Completions {
         /// The shell

@@ -44,13 +44,19 @@ impl Session {
 
     /// Enters the store to look or to change what is there; makes none.
     pub(crate) fn enter(&self) -> Result<Open<'_>, Failure> {
-        if !is_store(&self.store) {
-            return Err(Failure::usage(format!(
-                "there is no store at {}: `jobsled add` makes one, --store names another",
-                self.store.display()
-            )));
-        }
+        self.check_there()?;
         self.open()
+    }
+
+    /// There must be a store.
+    pub(crate) fn check_there(&self) -> Result<(), Failure> {
+        if is_store(&self.store) {
+            return Ok(());
+        }
+        Err(Failure::usage(format!(
+            "there is no store at {}: `jobsled add` makes one, --store names another",
+            self.store.display()
+        )))
     }
 
     /// Enters the store; makes it if there is none.
@@ -86,14 +92,14 @@ impl Session {
         Door::beside(&self.store, guest)
     }
 
-    /// Waits until another process has opened the store; for a caller that has just left it. There is no process that
-    /// could tell. False if time is up.
-    pub(crate) fn until_opened(&self, within: Duration) -> bool {
-        /// Between two looks at the lock file.
+    /// Waits until somebody works in the store, or has changed it; for a caller that has just left it. There is no
+    /// process that could tell. False if time is up.
+    pub(crate) fn until_changed(&self, within: Duration) -> bool {
+        /// Between two looks.
         const LOOK_EVERY: Duration = Duration::from_millis(200);
         let begun = SystemClock.now().steady;
         let seen = Seen::now(&self.store);
-        while !seen.has_changed() {
+        while !seen.has_changed() && !self.is_worked() {
             let left = within.saturating_sub(SystemClock.now().steady.saturating_sub(begun));
             if left.is_zero() {
                 return false;
@@ -101,6 +107,13 @@ impl Session {
             std::thread::park_timeout(left.min(LOOK_EVERY));
         }
         true
+    }
+
+    /// Whether a program that runs jobs has the store open.
+    pub(crate) fn is_worked(&self) -> bool {
+        let door = self.beside();
+        let greeting = door.as_ref().and_then(Door::greeting);
+        greeting.is_some_and(|greeting| !greeting.runs.is_empty())
     }
 
     /// A fault in the words of the program, the store named.
@@ -168,8 +181,8 @@ fn guest(store: PathBuf) -> EngineBuilder {
 }
 
 fn is_store(dir: &Path) -> bool {
-    // While a store is opened or closed its journal may have the one name or the other.
-    ["journal", "journal.old"]
+    // While a store is opened or closed its journal may have the one name or the other, also between two looks.
+    ["journal", "journal.old", "journal"]
         .iter()
         .any(|name| dir.join(name).exists())
 }

@@ -10,6 +10,8 @@ mod json;
 mod storms;
 /// What people see who sit at a terminal.
 mod terminal;
+/// A store as a whole: out, in, copied, checked.
+mod transfer;
 
 use std::fs::File;
 use std::io::Write;
@@ -126,7 +128,8 @@ impl Cli {
 
     fn state(&self, id: u64) -> String {
         let ran = self.run(&format!("show --json {id}"));
-        ran.json()[0]["state"].as_str().unwrap().to_owned()
+        let job = ran.json().swap_remove(0);
+        job.get("state").and_then(Value::as_str).unwrap().to_owned()
     }
 }
 

@@ -1,6 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::time::{Duration, Instant};
 
 use super::{Cli, lines};
 
@@ -80,17 +79,17 @@ fn adds_from_eight_shells_without_a_worker() {
 }
 
 /// What one attempt of a command wrote: when it was seen first and last.
-type Ticks = BTreeMap<(u64, u64), (u128, u128)>;
+type Ticks = BTreeMap<(u64, u64), (u64, u64)>;
 
 fn ticks(cli: &Cli) -> Ticks {
     let mut ticks = Ticks::new();
     for line in lines(&cli.path("ticks")) {
-        let numbers: Vec<u128> = line.split(' ').filter_map(|n| n.parse().ok()).collect();
+        let numbers: Vec<u64> = line.split(' ').filter_map(|n| n.parse().ok()).collect();
         // A copy that was killed may have written half a line.
         if let [job, claim, at] = numbers[..]
             && at > 1_000_000_000_000_000_000
         {
-            let seen = ticks.entry((job as u64, claim as u64)).or_insert((at, at));
+            let seen = ticks.entry((job, claim)).or_insert((at, at));
             seen.1 = at;
         }
     }
@@ -158,10 +157,10 @@ fn commands_survive_a_worker_that_is_killed() {
 fn ended(cli: &Cli) -> u64 {
     let ran = cli.run("stats --json");
     let stats = ran.json();
-    stats
+    let completed = stats
         .first()
-        .and_then(|stats| stats["stats"]["counters"]["completed"].as_u64())
-        .unwrap_or(0)
+        .and_then(|stats| stats.pointer("/stats/counters/completed"));
+    completed.and_then(serde_json::Value::as_u64).unwrap_or(0)
 }
 
 /// A command that kills the worker, always: after three crashes it is taken out, and its neighbours complete.
@@ -170,14 +169,10 @@ fn a_command_that_kills_its_worker_is_quarantined() {
     let cli = Cli::new();
     let killer = cli.add("", "kill -9 $PPID; sleep 1");
     let neighbours: Vec<u64> = (0..6).map(|n| cli.add("", &format!("echo {n}"))).collect();
-    let begun = Instant::now();
     let mut crashes = 0;
     while !cli.run("work --drain --workers 3").status.success() {
         crashes += 1;
-        assert!(
-            crashes <= 3 && begun.elapsed() < Duration::from_mins(1),
-            "{crashes} crashes"
-        );
+        assert!(crashes <= 3, "{crashes} crashes");
     }
     assert_eq!(crashes, 3);
     let shown = cli.run(&format!("show --json {killer}")).json();

@@ -31,13 +31,13 @@ impl Terminal {
                 .unwrap()
                 .into()
         };
-        let size = Winsize {
+        let window = Winsize {
             ws_row: rows,
             ws_col: columns,
             ws_xpixel: 0,
             ws_ypixel: 0,
         };
-        tcsetwinsize(&master, size).unwrap();
+        tcsetwinsize(&master, window).unwrap();
         let mut command = cli.command(words);
         command
             .env("TERM", "xterm-256color")
@@ -58,7 +58,8 @@ impl Terminal {
                 let mut bytes = [0; 4_096];
                 // An error, too, is the end: the other side of the terminal is closed.
                 while let Ok(read) = output.read(&mut bytes) {
-                    shown.0.lock().unwrap().process(&bytes[..read]);
+                    let read_now = bytes.get(..read).unwrap();
+                    shown.0.lock().unwrap().process(read_now);
                     shown.1.notify_all();
                     if read == 0 {
                         return;

@@ -62,7 +62,7 @@ pub(crate) fn run(session: &Session, args: &LogArgs) -> Result<Verdict, Failure>
         } else {
             // Nobody runs anything, and who wants to must get in.
             drop(open);
-            session.until_opened(Duration::MAX);
+            session.until_changed(Duration::MAX);
             open = session.enter()?;
         }
     }

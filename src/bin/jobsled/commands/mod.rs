@@ -11,6 +11,7 @@ mod queue;
 mod show;
 mod stats;
 mod top;
+mod transfer;
 mod wait;
 mod watch;
 mod work;
@@ -91,6 +92,10 @@ pub(crate) fn run(args: Args) -> Result<Verdict, Failure> {
         Command::Stats => stats::run(&session()?),
         Command::Watch => watch::run(&session()?),
         Command::Top => top::run(&session()?),
+        Command::Export => transfer::export(&session()?),
+        Command::Import { file } => transfer::import(&session()?, &file),
+        Command::Backup { dir } => transfer::backup(&session()?, &dir),
+        Command::Verify { tmp } => transfer::verify(&session()?, tmp.as_deref()),
         Command::Completions { shell } => {
             let mut command = Args::command();
             clap_complete::generate(shell, &mut command, "jobsled", &mut std::io::stdout());

@@ -20,8 +20,6 @@ use crate::time;
 
 /// How often it looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often the keys are looked at while nobody has the store open.
-const KEYS_EVERY: Duration = Duration::from_millis(250);
 /// Jobs of one state that are shown at most.
 const SHOWN_MAX: usize = 200;
 
@@ -40,6 +38,8 @@ struct View {
     table: TableState,
     /// What the last key did.
     said: String,
+    /// How the store was left, while it is not open here.
+    seen: Option<Seen>,
 }
 
 pub(crate) fn run(session: &Session) -> Result<Verdict, Failure> {
@@ -67,42 +67,40 @@ impl View {
     ) -> Result<Verdict, Failure> {
         let trouble = |e: std::io::Error| Failure::failed(format!("the terminal failed: {e}"));
         loop {
-            if let Some(open) = open {
-                self.look(open)?;
-            }
+            self.renew(session, open)?;
             terminal.draw(|frame| self.draw(frame)).map_err(trouble)?;
-            // While nobody else has the store open it is not kept open here: who wants to work must get in.
-            let seen = open
-                .take_if(|open| open.door.engine().is_some())
-                .map(|own| {
-                    drop(own);
-                    Seen::now(&session.store)
-                });
-            let mut left = LOOK_EVERY;
-            loop {
-                let wait = if seen.is_some() { KEYS_EVERY } else { left };
-                if event::poll(wait).map_err(trouble)? {
-                    match event::read().map_err(trouble)? {
-                        Event::Key(key) if key.kind == KeyEventKind::Press => {
-                            if is_quit(key) {
-                                return Ok(Verdict::Well);
-                            }
-                            self.press(key, session, open)?;
-                        }
-                        _ => {}
-                    }
-                    break;
+            if event::poll(LOOK_EVERY).map_err(trouble)?
+                && let Event::Key(key) = event::read().map_err(trouble)?
+                && key.kind == KeyEventKind::Press
+            {
+                if is_quit(key) {
+                    return Ok(Verdict::Well);
                 }
-                left = left.saturating_sub(wait);
-                match &seen {
-                    Some(seen) if !seen.has_changed() => {}
-                    _ => break,
-                }
-            }
-            if open.is_none() && seen.is_none_or(|seen| seen.has_changed()) {
-                *open = Some(session.enter()?);
+                self.press(key, session, open)?;
             }
         }
+    }
+
+    /// Looks again. A store that nobody else has open is not kept open here, and entered again when somebody works
+    /// in it or has changed it: who wants to work must get in.
+    fn renew<'s>(
+        &mut self,
+        session: &'s Session,
+        open: &mut Option<Open<'s>>,
+    ) -> Result<(), Failure> {
+        let is_same = self.seen.as_ref().is_some_and(|seen| !seen.has_changed());
+        if open.is_none() && (!is_same || session.is_worked()) {
+            *open = Some(session.enter()?);
+        }
+        if let Some(open) = open {
+            self.look(open)?;
+            self.seen = None;
+        }
+        if let Some(own) = open.take_if(|open| open.door.engine().is_some()) {
+            drop(own);
+            self.seen = Some(Seen::now(&session.store));
+        }
+        Ok(())
     }
 
     fn look(&mut self, open: &mut Open<'_>) -> Result<(), Failure> {

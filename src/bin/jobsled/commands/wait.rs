@@ -63,7 +63,7 @@ fn wait_for(
         }
         let is_here = open.door.engine().is_some();
         drop(open);
-        if left.is_zero() || (is_here && !session.until_opened(left)) {
+        if left.is_zero() || (is_here && !session.until_changed(left)) {
             return Ok(None);
         }
     }
