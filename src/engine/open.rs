@@ -127,7 +127,13 @@ fn make_dir(dir: &Path) -> Result<()> {
             path: dir.to_owned(),
             found: "it is a file".to_owned(),
         }),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => sys::files::create_dir_private(dir),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            match sys::files::create_dir_private(dir) {
+                // Somebody else was faster.
+                Err(_) if dir.is_dir() => Ok(()),
+                created => created,
+            }
+        }
         Err(e) => Err(Error::io("look at", dir)(e)),
     }
 }

@@ -202,6 +202,8 @@ impl Store {
             match name.as_ref() {
                 "lock" if entry.path().is_file() => {}
                 "journal.new" => {}
+                // Made while we looked.
+                "journal" | "journal.old" => return Ok(true),
                 "witness" | "payloads" | "recorder" | "ballast" | "commands" | "socket"
                 | "control" | "control.new" => {
                     return Err(Error::Damaged {
