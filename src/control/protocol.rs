@@ -180,6 +180,7 @@ pub enum Call {
 /// A job to be stored.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct NewJob {
     /// Its kind.
     pub kind: String,
@@ -222,6 +223,17 @@ pub struct NewJob {
     /// Pairs for listings.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
+}
+
+impl NewJob {
+    /// A job without options.
+    pub fn new(kind: impl Into<String>, payload: Value) -> NewJob {
+        NewJob {
+            kind: kind.into(),
+            payload,
+            ..NewJob::default()
+        }
+    }
 }
 
 /// [`OnCrash`] in words.

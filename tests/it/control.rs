@@ -24,12 +24,6 @@ fn program(store: &Path) -> EngineBuilder {
         })
 }
 
-fn new_job(kind: &str, payload: Value) -> NewJob {
-    let mut job = NewJob::default();
-    (job.kind, job.payload) = (kind.to_owned(), payload);
-    job
-}
-
 fn add(door: &mut Door, job: NewJob) -> u64 {
     let stored: Vec<Placed> = door.call(&Call::Enqueue { jobs: vec![job] }).unwrap();
     stored.first().unwrap().id
@@ -72,7 +66,7 @@ fn a_second_process_finds_the_same_store_through_either_door() {
     let store = dir.path().join("store");
     let mut inside = Door::open(&store, Engine::builder).unwrap();
     assert!(inside.engine().is_some());
-    let first = add(&mut inside, new_job("double", json!(21)));
+    let first = add(&mut inside, NewJob::new("double", json!(21)));
     drop(inside);
 
     let engine = program(&store).open().unwrap();
@@ -80,7 +74,7 @@ fn a_second_process_finds_the_same_store_through_either_door() {
     let mut outside = Door::open(&store, Engine::builder).unwrap();
     let greeting = outside.greeting().unwrap();
     assert_eq!((greeting.pid, greeting.runs.len()), (std::process::id(), 2));
-    let second = add(&mut outside, new_job("double", json!(5)));
+    let second = add(&mut outside, NewJob::new("double", json!(5)));
     assert_eq!(second, first + 1);
     for id in [first, second] {
         let within_ms = 60_000;
@@ -94,7 +88,7 @@ fn a_second_process_finds_the_same_store_through_either_door() {
     // The owner goes; the door leads on, into the store itself.
     engine.shutdown(MINUTE).unwrap();
     assert!(!store.join("socket").exists());
-    let third = add(&mut outside, new_job("double", json!(6)));
+    let third = add(&mut outside, NewJob::new("double", json!(6)));
     assert_eq!(third, second + 1);
     assert!(outside.engine().is_some());
 }
@@ -105,7 +99,7 @@ fn jobs_are_changed_from_outside() {
     let store = dir.path().join("store");
     let engine = program(&store).open().unwrap();
     let mut door = Door::open(&store, Engine::builder).unwrap();
-    let held = add(&mut door, new_job("hold", Value::Null));
+    let held = add(&mut door, NewJob::new("hold", Value::Null));
     let events = engine.subscribe(100);
     let begun = || {
         let handle = engine
@@ -181,7 +175,7 @@ fn queues_and_waiting_jobs_are_changed_from_outside() {
         concurrency: Some(1),
     };
     door.call::<Value>(&pause(true)).unwrap();
-    let mut later = new_job("double", json!(1));
+    let mut later = NewJob::new("double", json!(1));
     (later.priority, later.attempts, later.key) = (Some(3), Some(1), Some("one".to_owned()));
     later.metadata.insert("who".to_owned(), "me".to_owned());
     let id = add(&mut door, later.clone());
@@ -218,7 +212,7 @@ fn a_batch_is_stored_whole_or_not_at_all() {
     let store = dir.path().join("store");
     let _engine = Engine::builder(&store).control_socket(true).open().unwrap();
     let mut door = Door::open(&store, Engine::builder).unwrap();
-    let mut jobs: Vec<NewJob> = (0..2_500).map(|n| new_job("k", json!(n))).collect();
+    let mut jobs: Vec<NewJob> = (0..2_500).map(|n| NewJob::new("k", json!(n))).collect();
     let stored: Vec<Placed> = door.call(&Call::Enqueue { jobs: jobs.clone() }).unwrap();
     let ids: Vec<u64> = stored.iter().map(|stored| stored.id).collect();
     assert_eq!(ids, (1..=2_500).collect::<Vec<_>>());

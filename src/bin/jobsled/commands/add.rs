@@ -106,9 +106,8 @@ fn job(
         command = command.output_file(output);
     }
     command.check().map_err(|e| Failure::usage(e.to_string()))?;
-    let mut job = NewJob::default();
-    Command::KIND.clone_into(&mut job.kind);
-    job.payload = serde_json::to_value(&command).map_err(|e| Failure::usage(e.to_string()))?;
+    let payload = serde_json::to_value(&command).map_err(|e| Failure::usage(e.to_string()))?;
+    let mut job = NewJob::new(Command::KIND, payload);
     job.metadata
         .insert("command".to_owned(), quoted(command.argv()));
     job.queue = options.queue;
