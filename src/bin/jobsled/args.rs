@@ -31,6 +31,9 @@ pub(crate) struct Args {
     /// Prints JSON, one object a line
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// Opens a store that a crash on another host left open, after you made sure that nothing runs there any more
+    #[arg(long, global = true)]
+    pub(crate) take_over: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
 }

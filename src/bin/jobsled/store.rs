@@ -15,6 +15,8 @@ use crate::commands::Failure;
 pub(crate) struct Session {
     pub(crate) store: PathBuf,
     pub(crate) json: bool,
+    /// A store that another host left open may be opened.
+    pub(crate) take_over: bool,
 }
 
 /// An open store, here or there.
@@ -26,7 +28,11 @@ pub(crate) struct Open<'s> {
 
 impl Session {
     /// The store that is named on the command line, or in the environment, or the user's own.
-    pub(crate) fn new(named: Option<PathBuf>, json: bool) -> Result<Session, Failure> {
+    pub(crate) fn new(
+        named: Option<PathBuf>,
+        json: bool,
+        take_over: bool,
+    ) -> Result<Session, Failure> {
         let from_env = || std::env::var_os("JOBSLED_STORE").filter(|dir| !dir.is_empty());
         let store = match named.or_else(|| from_env().map(PathBuf::from)) {
             Some(store) => store,
@@ -39,7 +45,11 @@ impl Session {
                 .data_dir()
                 .join("jobsled"),
         };
-        Ok(Session { store, json })
+        Ok(Session {
+            store,
+            json,
+            take_over,
+        })
     }
 
     /// Enters the store to look or to change what is there; makes none.
@@ -80,7 +90,8 @@ impl Session {
     }
 
     fn open(&self) -> Result<Open<'_>, Failure> {
-        let door = Door::open(&self.store, guest).map_err(|fault| self.failure(fault))?;
+        let builder = if self.take_over { taking_over } else { guest };
+        let door = Door::open(&self.store, builder).map_err(|fault| self.failure(&fault))?;
         Ok(Open {
             session: self,
             door,
@@ -117,12 +128,14 @@ impl Session {
     }
 
     /// A fault in the words of the program, the store named.
-    pub(crate) fn failure(&self, fault: Fault) -> Failure {
+    pub(crate) fn failure(&self, fault: &Fault) -> Failure {
         let store = self.store.display().to_string();
-        let words = if fault.message.contains(&store) {
-            fault.message
+        // What a program would write, in the words of a command line.
+        let words = fault.message.replace("`take_over(true)`", "--take-over");
+        let words = if words.contains(&store) {
+            words
         } else {
-            format!("{} (store {store})", fault.message)
+            format!("{words} (store {store})")
         };
         Failure::Fault(fault.code, words)
     }
@@ -131,7 +144,7 @@ impl Session {
 impl Open<'_> {
     pub(crate) fn call<T: DeserializeOwned>(&mut self, call: &Call) -> Result<T, Failure> {
         let answered = self.door.call(call);
-        answered.map_err(|fault| self.session.failure(fault))
+        answered.map_err(|fault| self.session.failure(&fault))
     }
 
     pub(crate) fn stream<T: DeserializeOwned>(
@@ -140,7 +153,7 @@ impl Open<'_> {
         line: &mut dyn FnMut(&[u8]) -> std::io::Result<()>,
     ) -> Result<T, Failure> {
         let answered = self.door.stream(call, line);
-        answered.map_err(|fault| self.session.failure(fault))
+        answered.map_err(|fault| self.session.failure(&fault))
     }
 
     /// A page of jobs.
@@ -178,6 +191,10 @@ fn guest(store: PathBuf) -> EngineBuilder {
         .control_socket(true)
         .keep_finished(usize::MAX)
         .keep_dead(usize::MAX, Duration::MAX)
+}
+
+fn taking_over(store: PathBuf) -> EngineBuilder {
+    guest(store).take_over(true)
 }
 
 fn is_store(dir: &Path) -> bool {

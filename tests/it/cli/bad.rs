@@ -205,6 +205,36 @@ fn a_damaged_store_is_left_alone() {
     assert_eq!(fs::read(&header).unwrap(), bytes);
 }
 
+/// The lock of another machine proves nothing here: somebody has to say that it runs no more.
+#[test]
+fn a_store_that_another_host_left_open() {
+    let cli = Cli::new();
+    cli.add("", "true");
+    let lock = cli.store().join("lock");
+    let lines = "jobsled lock 1\nstate open\npid 7\nhost elsewhere\nboot 00000000000000000000000000000001\n";
+    let check = &blake3::hash(lines.as_bytes()).to_hex()[..16];
+    let mut text = format!("{lines}check {check}\n");
+    while text.len() < 512 {
+        text.push('\n');
+    }
+    fs::write(&lock, text).unwrap();
+    for words in ["add -- true", "ls", "work --drain"] {
+        let ran = cli.run(words);
+        assert_eq!(ran.code(), 3, "{words}: {ran:?}");
+        assert!(
+            ran.err.contains("elsewhere") && ran.err.contains("--take-over"),
+            "{}",
+            ran.err
+        );
+    }
+    assert!(
+        cli.run("--take-over work --drain")
+            .err
+            .contains("1 job done")
+    );
+    cli.ok("ls");
+}
+
 /// Even for root: files that it made would lock the owner out.
 #[test]
 fn a_store_of_another_user_is_refused() {

@@ -283,3 +283,32 @@ fn completions_are_printed_for_every_shell() {
     }
     assert!(!cli.store().exists());
 }
+
+/// A client that is no program of ours, with what docs/control.md tells.
+#[test]
+fn any_client_can_add_a_command() {
+    use std::io::{BufRead, BufReader, Write};
+    let cli = Cli::new();
+    let worker = cli.work("");
+    let socket = std::os::unix::net::UnixStream::connect(cli.store().join("socket")).unwrap();
+    let mut lines = BufReader::new(socket.try_clone().unwrap()).lines();
+    let greeting = lines.next().unwrap().unwrap();
+    assert!(greeting.contains("\"runs\":[\"command\"]"), "{greeting}");
+    let mut ask = |call: &str| {
+        (&socket).write_all(format!("{call}\n").as_bytes()).unwrap();
+        lines.next().unwrap().unwrap()
+    };
+    let job = r#"{"kind":"command","payload":{"argv":["echo","hello"]},"attempts":1}"#;
+    let added = ask(&format!(r#"{{"call":"enqueue","jobs":[{job}]}}"#));
+    assert_eq!(added, r#"{"ok":[{"id":1,"new":true}]}"#);
+    assert_eq!(
+        ask(r#"{"call":"wait","id":1,"within_ms":60000}"#),
+        r#"{"ok":true}"#
+    );
+    let job = ask(r#"{"call":"job","id":1}"#);
+    assert!(
+        job.contains(r#""text":"hello\n""#) && job.contains(r#""exit_code":0"#),
+        "{job}"
+    );
+    worker.stop();
+}

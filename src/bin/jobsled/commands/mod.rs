@@ -73,7 +73,7 @@ impl fmt::Display for Failure {
 }
 
 pub(crate) fn run(args: Args) -> Result<Verdict, Failure> {
-    let session = || Session::new(args.store.clone(), args.json);
+    let session = || Session::new(args.store.clone(), args.json, args.take_over);
     match args.command {
         Command::Add(add) => add::run(&session()?, add),
         Command::Work(work) => work::run(&session()?, &work),

@@ -51,9 +51,9 @@ pub(crate) fn import(session: &Session, file: &Path) -> Result<Verdict, Failure>
         })?))
     };
     session.make_parents()?;
-    check_owner(&session.store).map_err(|fault| session.failure(fault))?;
+    check_owner(&session.store).map_err(|fault| session.failure(&fault))?;
     let imported = jobsled::import(&session.store, input);
-    let report = imported.map_err(|e| session.failure(e.into()))?;
+    let report = imported.map_err(|e| session.failure(&e.into()))?;
     tell(session, "imported", &CopyView::from(report));
     Ok(Verdict::Well)
 }
@@ -76,7 +76,7 @@ pub(crate) fn verify(session: &Session, tmp: Option<&Path>) -> Result<Verdict, F
             let tmp: Option<PathBuf> = tmp.and_then(whole);
             session.enter()?.call(&Call::Verify { tmp })?
         }
-        Err(error) => return Err(session.failure(error.into())),
+        Err(error) => return Err(session.failure(&error.into())),
     };
     tell(session, "checked, and all is well", &report);
     Ok(Verdict::Well)

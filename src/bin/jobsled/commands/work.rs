@@ -49,9 +49,9 @@ pub(crate) fn run(session: &Session, args: &WorkArgs) -> Result<Verdict, Failure
     // First of all: a signal in the next moment must not be missed.
     listen_to_signals(wake.clone())?;
     session.make_parents()?;
-    check_owner(&session.store).map_err(|fault| session.failure(fault))?;
+    check_owner(&session.store).map_err(|fault| session.failure(&fault))?;
     let (engine, news) = open(session, args)?;
-    let failed = |e: Error| session.failure(e.into());
+    let failed = |e: Error| session.failure(&e.into());
     tell_news(news, wake.clone())?;
     if args.drain {
         tell_when_quiet(&engine, wake.clone())?;
@@ -80,6 +80,7 @@ fn open(session: &Session, args: &WorkArgs) -> Result<(Engine, Events), Failure>
         let workers = args.workers.map_or(cores, usize::from);
         let mut builder = Engine::builder(&session.store)
             .control_socket(true)
+            .take_over(session.take_over)
             // A job that waits for a free slot may as well wait in its queue, where others outrank it.
             .pool(Pool::threads("default", workers).claim_ahead(0))
             .handle(command::run);
@@ -91,7 +92,7 @@ fn open(session: &Session, args: &WorkArgs) -> Result<(Engine, Events), Failure>
         let locked = match builder.open() {
             Ok(engine) => return Ok((engine, news)),
             Err(error @ Error::Locked { .. }) => error,
-            Err(error) => return Err(session.failure(error.into())),
+            Err(error) => return Err(session.failure(&error.into())),
         };
         let waited = SystemClock.now().steady.saturating_sub(begun);
         let door = session.beside();
@@ -108,7 +109,7 @@ fn open(session: &Session, args: &WorkArgs) -> Result<(Engine, Events), Failure>
         }
         let unserved = Duration::from_secs(3);
         if waited >= PATIENCE || (door.is_none() && waited >= unserved) {
-            return Err(session.failure(Fault::from(locked)));
+            return Err(session.failure(&Fault::from(locked)));
         }
         std::thread::park_timeout(TRY_EVERY);
     }
@@ -177,7 +178,7 @@ impl Worker<'_> {
         let stats = self
             .engine
             .stats()
-            .map_err(|e| self.session.failure(e.into()))?;
+            .map_err(|e| self.session.failure(&e.into()))?;
         let waiting = stats.count(State::Ready) + stats.count(State::Scheduled);
         let queues = if args.queue.is_empty() {
             String::new()
