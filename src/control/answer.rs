@@ -10,13 +10,15 @@ use serde_json::Value;
 use super::protocol::{Call, Code, Fault, InWords, NewJob, Placed};
 use super::views::{CopyView, EventView, HealthView, JobPage, JobView, LogView, StatsView};
 use crate::job::{JobId, State};
-use crate::{Engine, Finished, Query, Request};
+use crate::{ChangeAll, Engine, Finished, Query, Request};
 
 /// Where the lines of an answer go that has several; an error: nobody reads them any more.
 pub(crate) type Sink<'s> = &'s mut dyn FnMut(&[u8]) -> io::Result<()>;
 
 /// Jobs in one page, at most.
 const PAGE_JOBS_MAX: usize = 1_000;
+/// Jobs that one call changes, at most.
+const IDS_MAX: usize = 100_000;
 /// News that wait for a watcher.
 const NEWS_MAX: usize = 4_096;
 /// How often a watcher hears that the other end is there, when there is no news: and the other end, that it is.
@@ -53,26 +55,24 @@ pub(crate) fn answer(engine: &Engine, call: Call, sink: Sink<'_>) -> Result<Valu
             } else {
                 &reason
             };
-            words(engine.change_all(numbers(ids)).cancel(reason)?)
+            words(all(engine, ids)?.cancel(reason)?)
         }
-        Call::Delete { ids } => words(engine.change_all(numbers(ids)).delete()?),
-        Call::Retry { ids } => words(engine.change_all(numbers(ids)).retry()?),
+        Call::Delete { ids } => words(all(engine, ids)?.delete()?),
+        Call::Retry { ids } => words(all(engine, ids)?.retry()?),
         Call::Reschedule {
             ids,
             at_ms,
             after_ms,
         } => {
-            let jobs = engine.change_all(numbers(ids));
+            let jobs = all(engine, ids)?;
             words(match (at_ms, after_ms) {
                 (Some(at_ms), None) => jobs.reschedule(point(at_ms))?,
                 (None, Some(after_ms)) => jobs.reschedule_after(Duration::from_millis(after_ms))?,
                 _ => return Err(invalid("reschedule needs one of `at_ms` and `after_ms`")),
             })
         }
-        Call::SetPriority { ids, priority } => {
-            words(engine.change_all(numbers(ids)).set_priority(priority)?)
-        }
-        Call::Move { ids, queue } => words(engine.change_all(numbers(ids)).move_to(&queue)?),
+        Call::SetPriority { ids, priority } => words(all(engine, ids)?.set_priority(priority)?),
+        Call::Move { ids, queue } => words(all(engine, ids)?.move_to(&queue)?),
         Call::Queue {
             name,
             paused,
@@ -337,8 +337,13 @@ impl io::Write for ByLine<'_> {
     }
 }
 
-fn numbers(ids: Vec<u64>) -> impl Iterator<Item = JobId> {
-    ids.into_iter().map(JobId::from_number)
+/// The same change to many jobs, but not to so many that they would fill the memory.
+fn all(engine: &Engine, ids: Vec<u64>) -> Result<ChangeAll<'_>, Fault> {
+    if ids.len() > IDS_MAX {
+        let what = format!("a call names at most {IDS_MAX} jobs, not {}", ids.len());
+        return Err(invalid(&what));
+    }
+    Ok(engine.change_all(ids.into_iter().map(JobId::from_number)))
 }
 
 /// An answer for each job, in order.

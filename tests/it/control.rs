@@ -335,6 +335,31 @@ fn a_client_that_stops_reading_is_on_its_own() {
     engine.shutdown(MINUTE).unwrap();
 }
 
+/// A call without an end is refused when it is too long, not when the memory is full.
+#[test]
+fn a_call_has_a_largest_size() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    let _engine = Engine::builder(&store).control_socket(true).open().unwrap();
+    let (mut client, _) = Client::new(&store);
+    let part = "x".repeat(1 << 20);
+    // It may be hung up on before all of it is sent.
+    for _ in 0..66 {
+        if client.stream.get_mut().write_all(part.as_bytes()).is_err() {
+            break;
+        }
+    }
+    let refused = client.line().unwrap();
+    assert_eq!(refused["error"]["code"], "invalid", "{refused}");
+    let ids: Vec<u64> = (0..200_000).collect();
+    let call = json!({ "call": "delete", "ids": ids });
+    let (mut client, _) = Client::new(&store);
+    let refused = client.ask(&call.to_string());
+    assert_eq!(refused["error"]["code"], "invalid", "{refused}");
+    let (mut client, _) = Client::new(&store);
+    assert!(client.ask(r#"{"call":"stats"}"#)["ok"].is_object());
+}
+
 #[test]
 fn there_are_only_so_many_connections() {
     let dir = tempfile::tempdir().unwrap();

@@ -12,6 +12,9 @@ use crate::output;
 use crate::store::{Open, Session};
 use crate::time::{Span, When};
 
+/// Jobs that one call names, where there may be any number.
+const AT_ONCE: usize = 10_000;
+
 pub(crate) fn cancel(session: &Session, args: CancelArgs) -> Result<Verdict, Failure> {
     let CancelArgs { ids, reason } = args;
     let mut open = session.enter()?;
@@ -30,12 +33,16 @@ pub(crate) fn retry(session: &Session, args: &RetryArgs) -> Result<Verdict, Fail
     } else {
         args.ids.clone()
     };
-    let answers: Vec<String> = open.call(&Call::Retry { ids: ids.clone() })?;
+    let mut answers: Vec<String> = Vec::new();
+    for some in ids.chunks(AT_ONCE) {
+        let ids = some.to_vec();
+        answers.extend(open.call::<Vec<String>>(&Call::Retry { ids })?);
+    }
     if args.dead && !session.json {
-        output::say(format_args!(
-            "{} to run again.",
-            output::counted(ids.len() as u64, "dead job")
-        ));
+        // One that is alive again by now needs nothing.
+        let done = answers.iter().filter(|answer| is_done(answer)).count();
+        let jobs = output::counted(done as u64, "dead job");
+        output::say(format_args!("{jobs} to run again."));
         return Ok(Verdict::Well);
     }
     tell(session, &ids, &answers)

@@ -22,11 +22,7 @@ pub(crate) fn run(session: &Session, args: &LogArgs) -> Result<Verdict, Failure>
     let mut open = session.enter()?;
     let mut shown = 0;
     loop {
-        let wait_ms = if args.follow && shown > 0 {
-            SLICE_MS
-        } else {
-            0
-        };
+        let wait_ms = if args.follow { SLICE_MS } else { 0 };
         let call = Call::Log {
             id,
             from: shown,
