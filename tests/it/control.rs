@@ -3,7 +3,9 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use jobsled::control::{Call, Code, Door, EventView, JobPage, JobView, NewJob, Placed, StatsView};
+use jobsled::control::{
+    Call, Code, Door, EventView, JobPage, JobView, NewJob, Placed, Seen, StatsView,
+};
 use jobsled::{Context, Engine, EngineBuilder, Pool};
 use serde_json::{Value, json};
 
@@ -333,6 +335,30 @@ fn a_client_that_stops_reading_is_on_its_own() {
         engine.json("k", &json!(0)).enqueue().unwrap();
     }
     engine.shutdown(MINUTE).unwrap();
+}
+
+/// Several processes that wait for a worker open the store now and then, to look. They kept each other awake for ever,
+/// and the worker out.
+#[test]
+fn looking_is_no_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    let id = {
+        let mut door = Door::open(&store, Engine::builder).unwrap();
+        add(&mut door, NewJob::new("k", Value::Null))
+    };
+    let seen = Seen::now(&store);
+    for _ in 0..3 {
+        let mut door = Door::open(&store, Engine::builder).unwrap();
+        let _: StatsView = door.call(&Call::Stats {}).unwrap();
+        let _: Option<JobView> = door.call(&Call::Job { id }).unwrap();
+    }
+    assert!(!seen.has_changed());
+    let mut door = Door::open(&store, Engine::builder).unwrap();
+    let reason = String::new();
+    let ids = vec![id];
+    let _: Vec<String> = door.call(&Call::Cancel { ids, reason }).unwrap();
+    assert!(seen.has_changed());
 }
 
 /// A call without an end is refused when it is too long, not when the memory is full.
