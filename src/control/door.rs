@@ -326,8 +326,11 @@ impl Guest {
             return Err(Some(Fault::new(Code::Failed, what)));
         }
         // A copied store may have a record that leads to the original's owner.
-        let same_store = std::fs::canonicalize(&greeting.store)
-            .is_ok_and(|theirs| std::fs::canonicalize(store).is_ok_and(|ours| ours == theirs));
+        // What is no UTF-8 in a path comes as something else.
+        let same_store = std::fs::canonicalize(store).is_ok_and(|ours| {
+            ours.to_string_lossy() == greeting.store
+                || sys::files::is_same(&ours, Path::new(&greeting.store))
+        });
         if !same_store || (pid != 0 && greeting.pid != pid) {
             return Err(None);
         }

@@ -160,6 +160,17 @@ pub(crate) fn check_private(path: &Path) -> Result<()> {
     )))
 }
 
+/// Whether two paths are of the same file, as two names of one mounted directory are.
+#[cfg(feature = "control")]
+pub(crate) fn is_same(one: &Path, other: &Path) -> bool {
+    #[cfg(unix)]
+    if let (Ok(one), Ok(other)) = (fs::metadata(one), fs::metadata(other)) {
+        use std::os::unix::fs::MetadataExt;
+        return (one.dev(), one.ino()) == (other.dev(), other.ino());
+    }
+    one == other
+}
+
 /// Whose a file is and who we are, if they differ. A path that is not there is nobody's.
 #[cfg(feature = "control")]
 pub(crate) fn check_owner(path: &Path) -> std::result::Result<(), (u32, u32)> {

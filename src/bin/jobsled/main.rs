@@ -8,11 +8,12 @@ mod store;
 mod time;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
 
 use args::Args;
-use commands::Verdict;
+use commands::{Failure, Verdict};
 
 /// The only place that decides about exit codes.
 fn main() -> ExitCode {
@@ -21,7 +22,19 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let filter = env_logger::Env::default().default_filter_or("warn");
     env_logger::Builder::from_env(filter).init();
-    match commands::run(args) {
+    // Past a limit on the size of files a write fails then, instead of ending the process.
+    if let Err(e) = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default()) {
+        log::debug!("files past their limit end this process: {e}");
+    }
+    let ran = commands::run(args);
+    if ran.is_ok()
+        && let Some(kind) = output::failure()
+    {
+        let failure = Failure::cannot_write(kind);
+        output::error(&failure);
+        return failure.exit_code().into();
+    }
+    match ran {
         Ok(Verdict::Well) => ExitCode::SUCCESS,
         Ok(Verdict::NotWell) => ExitCode::FAILURE,
         Ok(Verdict::Exit(code)) => code.into(),

@@ -2,14 +2,32 @@
 //! only on a terminal, colour not with `NO_COLOR`.
 
 use std::fmt::Display;
-use std::io::{IsTerminal, Write, stderr, stdout};
+use std::io::{ErrorKind, IsTerminal, Write, stderr, stdout};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A line on stdout. That nobody reads it (`| head`) is not an error.
+/// The first failure to write to stdout.
+static FAILED: OnceLock<ErrorKind> = OnceLock::new();
+
+/// A line on stdout. That nobody reads it (`| head`) is not an error; what else went wrong [`failure`] tells.
 pub(crate) fn say(line: impl Display) {
-    writeln!(stdout(), "{line}").ok();
+    if let Err(error) = writeln!(stdout(), "{line}")
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        FAILED.get_or_init(|| error.kind());
+    }
+}
+
+/// Why stdout does not have all that was said.
+pub(crate) fn failure() -> Option<ErrorKind> {
+    if let Err(error) = stdout().flush()
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        FAILED.get_or_init(|| error.kind());
+    }
+    FAILED.get().copied()
 }
 
 /// A line of JSON on stdout.

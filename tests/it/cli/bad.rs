@@ -279,3 +279,45 @@ fn a_full_disk_has_an_exit_code() {
     assert!(ran.err.contains("disk full"), "{}", ran.err);
     assert!(unmounted.unwrap().success());
 }
+
+/// An id that could not be told, and a list that was cut, are no success.
+#[test]
+fn output_that_cannot_be_written_is_a_failure() {
+    let cli = Cli::new();
+    cli.add("", "true");
+    for words in ["add -- true", "ls", "show 1", "stats", "export", "log 1"] {
+        let full = fs::OpenOptions::new()
+            .write(true)
+            .open("/dev/full")
+            .unwrap();
+        let mut command = cli.command(words);
+        command.stdout(full);
+        let output = command.output().unwrap();
+        let err = String::from_utf8_lossy(&output.stderr);
+        if words == "log 1" {
+            assert!(output.status.success(), "it has printed nothing yet");
+            continue;
+        }
+        assert_eq!(output.status.code(), Some(5), "{words}: {err}");
+        assert!(err.contains("not complete"), "{words}: {err}");
+    }
+}
+
+#[test]
+fn a_store_whose_path_is_no_text() {
+    use std::os::unix::ffi::OsStrExt;
+    let cli = Cli::new();
+    let store = cli
+        .dir
+        .path()
+        .join(std::ffi::OsStr::from_bytes(b"n\xff\xfe"));
+    let engine = jobsled::Engine::builder(&store)
+        .control_socket(true)
+        .open()
+        .unwrap();
+    let mut command = cli.command("add -- true");
+    command.env("JOBSLED_STORE", &store);
+    let ran = super::finish(command);
+    assert_eq!(ran.out, "1\n", "{}", ran.err);
+    assert_eq!(engine.jobs().count().unwrap(), 1);
+}

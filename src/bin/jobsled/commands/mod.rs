@@ -17,6 +17,7 @@ mod watch;
 mod work;
 
 use std::fmt;
+use std::io::ErrorKind;
 
 use clap::CommandFactory;
 use jobsled::control::Code;
@@ -54,6 +55,18 @@ impl Failure {
     /// Something went wrong.
     pub(crate) fn failed(words: impl Into<String>) -> Failure {
         Failure::NotWell(words.into())
+    }
+
+    /// What was to be printed is not, or not all of it.
+    pub(crate) fn cannot_write(kind: ErrorKind) -> Failure {
+        let why = std::io::Error::from(kind);
+        let words = format!("could not write the output: {why}. It is not complete");
+        match kind {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                Failure::Fault(Code::DiskFull, words)
+            }
+            _ => Failure::failed(words),
+        }
     }
 
     pub(crate) fn exit_code(&self) -> u8 {

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, BufWriter, ErrorKind, Write, stdout};
 use std::path::{Path, PathBuf};
 
 use jobsled::Error;
-use jobsled::control::{Call, Code, CopyView, check_owner};
+use jobsled::control::{Call, CopyView, check_owner};
 
 use super::{Failure, Verdict};
 use crate::output::{self, counted, size};
@@ -19,24 +19,18 @@ pub(crate) fn export(session: &Session) -> Result<Verdict, Failure> {
         out.write_all(line).inspect_err(|e| broken = Some(e.kind()))
     });
     let flushed = written.map(|report| (report, out.flush()));
-    let cannot_write = |e: &std::io::Error| {
-        let words = format!("could not write the export: {e}. It is not complete");
-        match e.kind() {
-            // Nobody reads it any more, as with `| head`.
-            ErrorKind::BrokenPipe => Ok(Verdict::NotWell),
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-                Err(Failure::Fault(Code::DiskFull, words))
-            }
-            _ => Err(Failure::failed(words)),
-        }
+    let cannot_write = |kind: ErrorKind| match kind {
+        // Nobody reads it any more, as with `| head`.
+        ErrorKind::BrokenPipe => Ok(Verdict::NotWell),
+        kind => Err(Failure::cannot_write(kind)),
     };
     match (flushed, broken) {
         (Ok((report, Ok(()))), _) => {
             output::note(format_args!("{} exported.", counted(report.jobs, "job")));
             Ok(Verdict::Well)
         }
-        (Ok((_, Err(e))), _) => cannot_write(&e),
-        (Err(_), Some(kind)) => cannot_write(&kind.into()),
+        (Ok((_, Err(e))), _) => cannot_write(e.kind()),
+        (Err(_), Some(kind)) => cannot_write(kind),
         (Err(failure), None) => Err(failure),
     }
 }
