@@ -600,17 +600,7 @@ impl EngineBuilder {
         *shared.writer.lock() = Some(writer);
         // Only now: dropped without a writer, it would wait for ever for the answer to its shutdown.
         let engine = Engine::new(shared.clone());
-        for ((pool, outs), slot) in pools.into_iter().zip(outs).zip(&slots) {
-            let worker = Worker {
-                registry: registry.clone(),
-                recorder: recorder.clone(),
-                shared: shared.clone(),
-                outs,
-                pool: pool.name.as_str().into(),
-                after_job: self.after_job.clone(),
-            };
-            *slot.lock() = Some(worker::start(pool, worker)?);
-        }
+        // Before anything runs: what cannot be opened must not have begun a job.
         #[cfg(feature = "control")]
         if self.control_socket {
             let store = engine.shared.dir.clone().ok_or_else(|| {
@@ -621,6 +611,17 @@ impl EngineBuilder {
                 )
             })?;
             *engine.shared.control.lock() = Some(crate::control::serve(&engine, &store)?);
+        }
+        for ((pool, outs), slot) in pools.into_iter().zip(outs).zip(&slots) {
+            let worker = Worker {
+                registry: registry.clone(),
+                recorder: recorder.clone(),
+                shared: shared.clone(),
+                outs,
+                pool: pool.name.as_str().into(),
+                after_job: self.after_job.clone(),
+            };
+            *slot.lock() = Some(worker::start(pool, worker)?);
         }
         Ok(engine)
     }

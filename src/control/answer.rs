@@ -21,7 +21,10 @@ const PAGE_JOBS_MAX: usize = 1_000;
 const IDS_MAX: usize = 100_000;
 /// News that wait for a watcher.
 const NEWS_MAX: usize = 4_096;
-/// How often a watcher hears that the other end is there, when there is no news: and the other end, that it is.
+/// How long a call for more of a log waits at most.
+const LOG_WAIT_MAX: Duration = Duration::from_secs(30);
+/// How often whoever watches or waits hears that the other end is there, when there is no news; and that one, that
+/// this one is.
 const ALIVE_EVERY: Duration = Duration::from_secs(15);
 
 /// Carries out a call. `sink` takes the lines before the last one.
@@ -39,13 +42,13 @@ pub(crate) fn answer(engine: &Engine, call: Call, sink: Sink<'_>) -> Result<Valu
             page(engine, filtered(query, state, kind, queue)?, limit)
         }
         Call::Job { id } => job(engine, JobId::from_number(id)),
-        Call::Wait { id, within_ms } => wait(
-            engine,
-            JobId::from_number(id),
-            Duration::from_millis(within_ms),
-        ),
+        Call::Wait { id, within_ms } => {
+            let within = Duration::from_millis(within_ms);
+            wait(engine, JobId::from_number(id), within, sink)
+        }
         Call::Log { id, from, wait_ms } => {
-            let wait = Duration::from_millis(wait_ms);
+            // Whoever wants more asks again; one that is gone does not stay for long.
+            let wait = Duration::from_millis(wait_ms).min(LOG_WAIT_MAX);
             let part = engine.log(JobId::from_number(id), from, wait)?;
             told(&part.map(LogView::from))
         }
@@ -237,7 +240,8 @@ fn add_progress(engine: &Engine, job: &mut JobView) -> Result<(), Fault> {
     Ok(())
 }
 
-fn wait(engine: &Engine, id: JobId, within: Duration) -> Result<Value, Fault> {
+/// Now and then whoever waits hears that the other end is there, and is noticed if it is not.
+fn wait(engine: &Engine, id: JobId, within: Duration, sink: Sink<'_>) -> Result<Value, Fault> {
     let Some(handle) = engine.any_handle(id)? else {
         return told(&true);
     };
@@ -245,8 +249,17 @@ fn wait(engine: &Engine, id: JobId, within: Duration) -> Result<Value, Fault> {
     if handle.state()?.is_none_or(State::is_finished) {
         return told(&true);
     }
-    let ended: Option<Finished<()>> = handle.wait_timeout(within)?;
-    told(&ended.is_some())
+    let mut left = within;
+    loop {
+        let slice = left.min(ALIVE_EVERY);
+        let ended: Option<Finished<()>> = handle.wait_timeout(slice)?;
+        left -= slice;
+        if ended.is_some() || left.is_zero() {
+            return told(&ended.is_some());
+        }
+        let gone = |e| Fault::new(Code::Failed, e);
+        sink(&event_line(&EventView::named("alive"))).map_err(gone)?;
+    }
 }
 
 fn set_queue(
@@ -290,11 +303,7 @@ fn prune(
 fn watch(engine: &Engine, sink: Sink<'_>) {
     let news = engine.subscribe(NEWS_MAX);
     let mut missed = 0;
-    let mut tell = |event: &EventView| {
-        let mut line = serde_json::to_vec(event)?;
-        line.push(b'\n');
-        sink(&line)
-    };
+    let mut tell = |event: &EventView| sink(&event_line(event));
     // The first one says that it hears from here on.
     let mut gone = tell(&EventView::named("alive"));
     while gone.is_ok() {
@@ -311,6 +320,12 @@ fn watch(engine: &Engine, sink: Sink<'_>) {
             });
         }
     }
+}
+
+fn event_line(event: &EventView) -> Vec<u8> {
+    let mut line = serde_json::to_vec(event).unwrap_or_default();
+    line.push(b'\n');
+    line
 }
 
 /// Cuts what is written into lines.

@@ -173,7 +173,7 @@ impl Door {
                     Sent::NotAnswered if call.changes_nothing() => {
                         Err(Fault::new(Code::NotNow, "the other process ended"))
                     }
-                    Sent::NotAnswered => Err(guest.lost()),
+                    Sent::NotAnswered => Err(guest.lost(call)),
                     Sent::Abandoned(error) => {
                         self.side = enter(&self.store, self.builder)?;
                         return Err(Fault::new(Code::Failed, error));
@@ -287,7 +287,9 @@ fn enter(store: &Path, builder: fn(PathBuf) -> EngineBuilder) -> Result<Side, Fa
         match Guest::connect(store, pid) {
             Ok(guest) => return Ok(Side::Outside(guest)),
             Err(Some(fault)) if now.saturating_sub(begun) >= TRY_MAX => return Err(fault),
-            Err(_) => {}
+            // It answers: not now.
+            Err(Some(_)) => unserved_since = now,
+            Err(None) => {}
         }
         let unserved = now.saturating_sub(unserved_since);
         if here || unserved >= UNSERVED_MAX || now.saturating_sub(begun) >= TRY_MAX {
@@ -375,11 +377,18 @@ impl Guest {
         }
     }
 
-    fn lost(&self) -> Fault {
+    /// It does not answer any more.
+    fn lost(&self, call: &Call) -> Fault {
+        let pid = self.greeting.pid;
+        if matches!(call, Call::Watch {} | Call::Export {} | Call::Verify { .. }) {
+            let what = format!(
+                "process {pid}, which had the store open, has ended, or let this end go because it took nothing for too long"
+            );
+            return Fault::new(Code::Failed, what);
+        }
         let what = format!(
-            "outcome unknown: process {}, which had the store open, ended before it answered. What was asked may or \
-             may not be done: look, or repeat it with the same key",
-            self.greeting.pid
+            "outcome unknown: process {pid}, which had the store open, ended before it answered. What was asked may or \
+             may not be done: look, or repeat it with the same key"
         );
         Fault::new(Code::OutcomeUnknown, what)
     }

@@ -28,6 +28,8 @@ const SILENCE_MAX: Duration = Duration::from_mins(10);
 const CALL_TIME_MAX: Duration = Duration::from_secs(30);
 /// How long a client may take no byte of its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait after a connection could not be taken. Nothing tells when it can be.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// How long closing waits for the last answers to be taken.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -75,8 +77,16 @@ pub(crate) fn serve(engine: &Engine, store: &Path) -> Result<Server> {
     // Not one that keeps the engine alive: the socket closes with it.
     let engine = Engine::unguarded(engine.shared.clone());
     sys::thread::spawn("jobsled-control", move || {
-        while let Ok(connection) = listener.accept() {
-            receive(&engine, &guests, &connection, &greeting);
+        while !guests.is_closing() {
+            match listener.accept() {
+                Ok(connection) => receive(&engine, &guests, &connection, &greeting),
+                Err(_) if guests.is_closing() => {}
+                Err(error) => {
+                    // Too many open files, or a client that left at once: it may be better in a moment.
+                    log::warn!("the control socket could not take a connection: {error}");
+                    std::thread::park_timeout(ACCEPT_AGAIN);
+                }
+            }
         }
     })?;
     Ok(server)
@@ -164,14 +174,16 @@ fn line(value: &impl Serialize) -> Vec<u8> {
 impl Server {
     /// Lets nobody in any more and takes the socket away. What was called before is still answered.
     pub(crate) fn close(&self) {
+        {
+            let mut here = self.guests.here.lock();
+            here.closing = true;
+            here.connections.values().for_each(Connection::stop_reading);
+        }
         self.listener.stop();
         for file in &self.files {
             // Left over, it is taken away by the next one to listen here.
             let _ = std::fs::remove_file(file);
         }
-        let mut here = self.guests.here.lock();
-        here.closing = true;
-        here.connections.values().for_each(Connection::stop_reading);
     }
 
     /// Waits until the last answers are taken, if that is soon. After the engine has closed: by then nobody waits for
@@ -197,6 +209,10 @@ impl Guests {
         let number = here.next;
         here.connections.insert(number, connection.clone());
         Some(number)
+    }
+
+    fn is_closing(&self) -> bool {
+        self.here.lock().closing
     }
 
     fn leave(&self, number: u64) {

@@ -7,6 +7,7 @@ mod output;
 mod store;
 mod time;
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -21,7 +22,13 @@ fn main() -> ExitCode {
     jobsled::command::init();
     let args = Args::parse();
     let filter = env_logger::Env::default().default_filter_or("warn");
-    env_logger::Builder::from_env(filter).init();
+    env_logger::Builder::from_env(filter)
+        .format(|to, record| {
+            // It may speak of a job's text.
+            let words = output::clean(&record.args().to_string());
+            writeln!(to, "{}: {words}", record.level())
+        })
+        .init();
     // Past a limit on the size of files a write fails then, instead of ending the process.
     if let Err(e) = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default()) {
         log::debug!("files past their limit end this process: {e}");

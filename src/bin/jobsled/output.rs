@@ -81,7 +81,7 @@ fn paint(colour: Colour, text: &str, on_terminal: bool) -> String {
 /// Text from a job, as it may be shown on a terminal: one line, without control characters.
 pub(crate) fn clean(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
-    for part in text.split(char::is_control).filter(|part| !part.is_empty()) {
+    for part in text.split(moves).filter(|part| !part.is_empty()) {
         if !shown.is_empty() {
             shown.push(' ');
         }
@@ -90,9 +90,15 @@ pub(crate) fn clean(text: &str) -> String {
     shown
 }
 
+/// Whether a character does more than to stand in its place: control characters, and those that turn the direction of
+/// what follows.
+fn moves(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// As [`clean`], but lines and tabs stay.
 pub(crate) fn clean_lines(text: &str) -> String {
-    let may_stay = |c: &char| !c.is_control() || matches!(c, '\n' | '\t');
+    let may_stay = |c: &char| !moves(*c) || matches!(c, '\n' | '\t');
     text.chars().filter(may_stay).collect()
 }
 
@@ -116,7 +122,8 @@ impl Table {
         let on_terminal = stdout().is_terminal();
         let mut table = comfy_table::Table::new();
         table.load_style(comfy_table::presets::NOTHING);
-        if on_terminal {
+        // Some terminals do not know how wide they are.
+        if on_terminal && table.width().is_some_and(|columns| columns > 0) {
             table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
         } else {
             table.force_no_tty();
@@ -251,6 +258,7 @@ mod tests {
     fn text_from_jobs_moves_no_cursor() {
         assert_eq!(clean("a\x1b[2Jb\nc\td\r"), "a [2Jb c d");
         assert_eq!(clean("größe\u{9b}31m"), "größe 31m");
+        assert_eq!(clean("a\u{202e}b"), "a b");
         assert_eq!(clean_lines("a\tb\r\n\x07c\n"), "a\tb\nc\n");
     }
 

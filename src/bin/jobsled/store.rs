@@ -98,18 +98,22 @@ impl Session {
         })
     }
 
+    /// How the store is. Taken before it is left, so that nothing is missed.
+    pub(crate) fn seen(&self) -> Seen {
+        Seen::now(&self.store)
+    }
+
     /// The way to whoever has the store open now, if somebody answers.
     pub(crate) fn beside(&self) -> Option<Door> {
         Door::beside(&self.store, guest)
     }
 
-    /// Waits until somebody works in the store, or has changed it; for a caller that has just left it. There is no
+    /// Waits until somebody works in the store, or has changed it since; for a caller that has left it. There is no
     /// process that could tell. False if time is up.
-    pub(crate) fn until_changed(&self, within: Duration) -> bool {
+    pub(crate) fn until_changed(&self, seen: &Seen, within: Duration) -> bool {
         /// Between two looks.
         const LOOK_EVERY: Duration = Duration::from_millis(200);
         let begun = SystemClock.now().steady;
-        let seen = Seen::now(&self.store);
         while !seen.has_changed() && !self.is_worked() {
             let left = within.saturating_sub(SystemClock.now().steady.saturating_sub(begun));
             if left.is_zero() {
@@ -199,9 +203,8 @@ fn taking_over(store: PathBuf) -> EngineBuilder {
 
 fn is_store(dir: &Path) -> bool {
     // While a store is opened or closed its journal may have the one name or the other, also between two looks.
-    ["journal", "journal.old", "journal"]
-        .iter()
-        .any(|name| dir.join(name).exists())
+    let has = |name| dir.join(name).exists();
+    has("journal") || has("journal.old") || has("journal")
 }
 
 /// The exit code of a fault.

@@ -58,16 +58,17 @@ pub(crate) fn delete(session: &Session, ids: &[u64]) -> Result<Verdict, Failure>
 pub(crate) fn set(session: &Session, args: SetArgs) -> Result<Verdict, Failure> {
     let ids = args.ids;
     let mut calls = Vec::new();
-    if let Some(priority) = args.priority {
-        calls.push(Call::SetPriority {
-            ids: ids.clone(),
-            priority,
-        });
-    }
+    // First the one that a bad name makes fail: then nothing was changed.
     if let Some(queue) = args.queue {
         calls.push(Call::Move {
             ids: ids.clone(),
             queue,
+        });
+    }
+    if let Some(priority) = args.priority {
+        calls.push(Call::SetPriority {
+            ids: ids.clone(),
+            priority,
         });
     }
     let (at_ms, after_ms) = (args.at.map(|When(ms)| ms), args.after.map(Span::ms));

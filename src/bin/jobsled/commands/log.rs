@@ -57,8 +57,9 @@ pub(crate) fn run(session: &Session, args: &LogArgs) -> Result<Verdict, Failure>
             until_news(&mut open, id)?;
         } else {
             // Nobody runs anything, and who wants to must get in.
+            let seen = session.seen();
             drop(open);
-            session.until_changed(Duration::MAX);
+            session.until_changed(&seen, Duration::MAX);
             open = session.enter()?;
         }
     }

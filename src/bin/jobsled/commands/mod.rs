@@ -111,7 +111,9 @@ pub(crate) fn run(args: Args) -> Result<Verdict, Failure> {
         Command::Verify { tmp } => transfer::verify(&session()?, tmp.as_deref()),
         Command::Completions { shell } => {
             let mut command = Args::command();
-            clap_complete::generate(shell, &mut command, "jobsled", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command, "jobsled", &mut script);
+            crate::output::say(String::from_utf8_lossy(&script).trim_end());
             Ok(Verdict::Well)
         }
         Command::Demo(demo) => demo::run(&demo, args.store.as_deref()),

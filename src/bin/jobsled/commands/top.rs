@@ -97,8 +97,8 @@ impl View {
             self.seen = None;
         }
         if let Some(own) = open.take_if(|open| open.door.engine().is_some()) {
+            self.seen = Some(session.seen());
             drop(own);
-            self.seen = Some(Seen::now(&session.store));
         }
         Ok(())
     }

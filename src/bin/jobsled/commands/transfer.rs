@@ -62,6 +62,7 @@ pub(crate) fn backup(session: &Session, dir: &Path) -> Result<Verdict, Failure> 
 
 pub(crate) fn verify(session: &Session, tmp: Option<&Path>) -> Result<Verdict, Failure> {
     session.check_there()?;
+    check_owner(&session.store).map_err(|fault| session.failure(&fault))?;
     let report = match jobsled::verify(&session.store, tmp) {
         Ok(report) => CopyView::from(report),
         // Whoever has it checks it.

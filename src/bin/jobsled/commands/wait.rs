@@ -62,8 +62,9 @@ fn wait_for(
             Err(failure) => return Err(failure),
         }
         let is_here = open.door.engine().is_some();
+        let seen = session.seen();
         drop(open);
-        if left.is_zero() || (is_here && !session.until_changed(left)) {
+        if left.is_zero() || (is_here && !session.until_changed(&seen, left)) {
             return Ok(None);
         }
     }

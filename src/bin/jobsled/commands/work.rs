@@ -211,13 +211,17 @@ impl Worker<'_> {
                 Ok(Wake::Signal) => self.stop(wake)?,
                 Ok(Wake::Quiet) => self.close()?,
                 Err(RecvTimeoutError::Timeout) => {}
-                Ok(Wake::Closed) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Ok(Wake::Closed) | Err(RecvTimeoutError::Disconnected) => return self.verdict(),
             }
-            if !self.closed
-                && let Some(cause) = self.engine.health().poisoned
-            {
-                return Err(Error::Refused { cause });
-            }
+            self.verdict()?;
+        }
+    }
+
+    /// Whether the engine is well, or was closed by us.
+    fn verdict(&self) -> jobsled::Result<()> {
+        match self.engine.health().poisoned {
+            Some(cause) if !self.closed => Err(Error::Refused { cause }),
+            _ => Ok(()),
         }
     }
 
