@@ -49,10 +49,13 @@ impl Record {
     /// Whether it may be acted on. We hold the store's lock, so its worker has no right to the job any more, even if
     /// it is still there; but in a copy of a store the records are those of the original, whose worker may well be
     /// running what they name.
-    fn is_left_over(&self, home: (u64, u64)) -> bool {
+    fn is_left_over(&self, home: (u64, u64)) -> io::Result<bool> {
+        if self.boot != sys::boot_id() || self.home == home {
+            return Ok(self.boot == sys::boot_id());
+        }
         let worker_lives = self.worker_started.is_some()
-            && sys::process::started_at(self.worker) == self.worker_started;
-        self.boot == sys::boot_id() && (self.home == home || !worker_lives)
+            && sys::process::started_at(self.worker)? == self.worker_started;
+        Ok(!worker_lives)
     }
 }
 
@@ -109,17 +112,17 @@ impl Records {
     /// # Errors
     ///
     /// In words, if something is left all the same.
-    pub(super) fn end_earlier(&self, id: JobId) -> Result<(), String> {
+    pub(super) fn end_earlier(&self, id: JobId) -> Result<Result<(), String>> {
         let ours = format!("{id}-");
-        let left = self.end(|name| name.starts_with(&ours));
-        match left.map_err(|e| e.to_string())?.first() {
+        let left = self.end(|name| name.starts_with(&ours))?;
+        Ok(match left.first() {
             None => Ok(()),
             Some((_, group)) => Err(format!(
                 "process group {} is left over from an earlier run of this command and cannot be ended: end it, and \
                  retry the job",
                 group.number
             )),
-        }
+        })
     }
 
     /// E9: a record goes when nothing is left of what it names, and not before.
@@ -134,8 +137,11 @@ impl Records {
             let entry = entry.map_err(io("list"))?;
             if is_meant(&entry.file_name().to_string_lossy()) {
                 let path = entry.path();
-                let record = read(&path);
-                found.push((path, record.filter(|record| record.is_left_over(home))));
+                let record = match read(&path).map_err(io("read"))? {
+                    Some(record) if record.is_left_over(home).map_err(io("judge"))? => Some(record),
+                    _ => None,
+                };
+                found.push((path, record));
             }
         }
         let groups: Vec<Group> = found
@@ -145,7 +151,9 @@ impl Records {
         let alive = if groups.is_empty() {
             groups
         } else {
-            sys::process::end_groups(&groups, END_WITHIN)
+            let processes = Path::new("/proc");
+            let ended = sys::process::end_groups(&groups, END_WITHIN);
+            ended.map_err(Error::io("look for processes in", processes))?
         };
         let mut left = Vec::new();
         for (path, record) in found {
@@ -176,7 +184,8 @@ impl Records {
             session: group.session,
             started: group.started,
             worker,
-            worker_started: sys::process::started_at(worker),
+            worker_started: sys::process::started_at(worker)
+                .map_err(Error::io("look for this process in", Path::new("/proc")))?,
             home: (home.dev(), home.ino()),
         };
         let name = format!("{id}-{claim}");
@@ -209,15 +218,18 @@ fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// A record; one that cannot be read names nothing that could be ended.
-fn read(path: &Path) -> Option<Record> {
-    let record = fs::read(path).and_then(|bytes| Ok(serde_json::from_slice(&bytes)?));
-    let warn = |e: &io::Error| {
-        if e.kind() != ErrorKind::NotFound {
-            log::warn!("{} tells of no command: {e}", path.display());
-        }
+/// A record. One that is not whole names nothing that could be ended: its command was never let go.
+///
+/// # Errors
+///
+/// It could not be read now. That is no proof that it names nobody.
+fn read(path: &Path) -> io::Result<Option<Record>> {
+    let bytes = match fs::read(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        bytes => bytes?,
     };
-    record.inspect_err(warn).ok()
+    let warn = |e: &serde_json::Error| log::warn!("{} tells of no command: {e}", path.display());
+    Ok(serde_json::from_slice(&bytes).inspect_err(warn).ok())
 }
 
 #[cfg(test)]
@@ -244,7 +256,7 @@ mod tests {
         }
 
         fn group(&self) -> Group {
-            Group::led_by(&self.0).unwrap()
+            Group::led_by(&self.0).unwrap().unwrap()
         }
 
         fn is_alive(&mut self) -> bool {
@@ -271,7 +283,7 @@ mod tests {
 
     fn change(dir: &TempDir, name: &str, change: impl FnOnce(&mut Record)) {
         let path = dir.path().join(name);
-        let mut record = read(&path).unwrap();
+        let mut record = read(&path).unwrap().unwrap();
         change(&mut record);
         fs::write(path, serde_json::to_vec(&record).unwrap()).unwrap();
     }
@@ -293,7 +305,7 @@ mod tests {
             .unwrap()
             .unwrap();
         let other = records.note(id(11), 6, Some(second.group())).unwrap();
-        records.end_earlier(id(1)).unwrap();
+        records.end_earlier(id(1)).unwrap().unwrap();
         assert!(!first.is_alive() && second.is_alive());
         assert_eq!(left(&dir), 1);
         other.unwrap().remove();
@@ -333,9 +345,21 @@ mod tests {
             let id = JobId::from_number(1);
             records.note(id, 5, Some(someone.group())).unwrap();
             change(&dir, "1-5", changed);
-            records.end_earlier(id).unwrap();
+            records.end_earlier(id).unwrap().unwrap();
             assert_eq!(someone.is_alive(), lives, "{what}");
             assert_eq!(left(&dir), 0, "{what}");
         }
+    }
+
+    /// E9: a worker that was out of files could not read what was noted, took that for nothing, and let a second copy
+    /// begin.
+    #[test]
+    fn a_record_that_cannot_be_read_now_stays() {
+        let (dir, records) = records();
+        fs::create_dir(dir.path().join("1-7")).unwrap();
+        let refused = records.end_earlier(JobId::from_number(1)).unwrap_err();
+        assert!(refused.to_string().contains("read"), "{refused}");
+        assert_eq!(left(&dir), 1);
+        records.end_earlier(JobId::from_number(2)).unwrap().unwrap();
     }
 }

@@ -121,6 +121,19 @@ impl Report {
         }
     }
 
+    /// With so little of the output that it fits the journal, however it is written.
+    pub(super) fn shortened(&self) -> Report {
+        /// Six times as long in JSON, at most.
+        const BYTES: usize = 512;
+        let mut short = self.clone();
+        short.output_file_error = None;
+        let Output { bytes, cut } = &mut short.output;
+        let extra = bytes.len().saturating_sub(BYTES);
+        bytes.drain(..extra);
+        short.output = Output::new(std::mem::take(bytes), *cut + extra as u64);
+        short
+    }
+
     pub(super) fn set_status(&mut self, status: ExitStatus) {
         use std::os::unix::process::ExitStatusExt;
         self.exit_code = status.code();

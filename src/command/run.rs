@@ -21,6 +21,7 @@ use super::report::{Output, Report};
 use super::{Command, check_init};
 use crate::clock::{Clock, SystemClock};
 use crate::engine::Newest;
+use crate::error::Error;
 use crate::job::{JobResult, Stop, millis};
 use crate::sys::{self, process::Group};
 use crate::worker::{CancelReason, Context};
@@ -47,16 +48,17 @@ pub fn run(job: Command, cx: &Context) -> JobResult<Report> {
     check_init()?;
     job.check().map_err(|e| Stop::discard(e.to_string()))?;
     cx.check()?;
-    let records = Records::of(cx)?;
+    let records = Records::of(cx).map_err(|e| not_begun(&e))?;
     // E9: nothing of an earlier run is left when this one begins, and this one is noted before it does.
     if let Some(records) = &records {
-        records.end_earlier(cx.id())?;
+        records.end_earlier(cx.id()).map_err(|e| not_begun(&e))??;
     }
     let file = job.output_path().map(|path| open_output_file(&job, path));
     let file = file.transpose()?;
     let mut running = Running::start(file, cx).map_err(|e| not_started(&e))?;
     if let Some(records) = &records {
-        running.noted = records.note(cx.id(), cx.claim().number(), running.group)?;
+        let noted = records.note(cx.id(), cx.claim().number(), running.group);
+        running.noted = noted.map_err(|e| not_begun(&e))?;
     }
     let job = job
         .env("JOBSLED_JOB", cx.id().to_string())
@@ -65,6 +67,9 @@ pub fn run(job: Command, cx: &Context) -> JobResult<Report> {
     running.launcher_goes(&job).map_err(|e| not_started(&e))?;
     let was_stopped = running.look_after(cx)?;
     let report = running.end(cx)?;
+    if cx.is_of::<Command>() {
+        cx.spare_output::<Command>(&report.shortened());
+    }
     if report.is_success() && !was_stopped {
         return Ok(report);
     }
@@ -77,8 +82,39 @@ pub fn run(job: Command, cx: &Context) -> JobResult<Report> {
     Err(Stop::failed(&report.describe()))
 }
 
+/// When it is tried again if the machine lacks something that it may have again soon.
+const SHORTAGE_PAUSE: Duration = Duration::from_secs(5);
+
+/// A command that did not begin has not failed if it was the machine that lacked something: files, processes, memory,
+/// room on the disk. That costs no attempt.
 fn not_started(error: &io::Error) -> Stop {
+    if is_shortage(error) {
+        log::warn!("a command could not be started, and is tried again: {error}");
+        return Stop::snooze(SHORTAGE_PAUSE);
+    }
     Stop::failed(&format!("the command could not be started: {error}"))
+}
+
+fn not_begun(error: &Error) -> Stop {
+    match error {
+        Error::Io { source, .. } if is_shortage(source) => {
+            log::warn!("a command is tried again: {error}");
+            Stop::snooze(SHORTAGE_PAUSE)
+        }
+        error => Stop::failed(&error.to_string()),
+    }
+}
+
+fn is_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let short = [Errno::MFILE, Errno::NFILE, Errno::AGAIN, Errno::NOMEM];
+    let number = error.raw_os_error().map(Errno::from_raw_os_error);
+    number.is_some_and(|number| short.contains(&number))
+        || sys::ballast::is_no_room(error.kind())
+        // From a thread that could not be started.
+        || error.get_ref().is_some_and(|inner| {
+            matches!(inner.downcast_ref(), Some(Error::Thread { .. }))
+        })
 }
 
 /// Opens the file for output at its end.
@@ -171,8 +207,8 @@ impl Running {
         let (output, theirs) = io::pipe()?;
         let bell = Arc::new(Bell::new()?);
         let launcher = Launcher::start(theirs)?;
-        Ok(Running {
-            group: Group::led_by(&launcher.child),
+        let mut running = Running {
+            group: None,
             launcher: Some(launcher),
             noted: None,
             waiter: None,
@@ -184,7 +220,12 @@ impl Running {
             file_error: None,
             started_at_ms: wall_ms(cx),
             ended_at_ms: 0,
-        })
+        };
+        // An error drops the launcher, which then runs nothing, and waits for it.
+        if let Some(launcher) = &running.launcher {
+            running.group = Group::led_by(&launcher.child)?;
+        }
+        Ok(running)
     }
 
     fn launcher_goes(&mut self, job: &Command) -> io::Result<()> {
@@ -377,7 +418,9 @@ impl Running {
 /// Whether nobody of a group, all of whom were killed, is left.
 fn is_gone(number: u32, group: Option<Group>) -> bool {
     sys::process::is_empty(number)
-        || group.is_none_or(|group| sys::process::end_groups(&[group], END_GRACE).is_empty())
+        || group.is_none_or(|group| {
+            sys::process::end_groups(&[group], END_GRACE).is_ok_and(|left| left.is_empty())
+        })
 }
 
 impl Drop for Running {
@@ -405,4 +448,30 @@ fn awake() -> Duration {
 
 fn wall_ms(cx: &Context) -> i64 {
     cx.engine().shared.clock.now().wall_ms
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_machine_lacks_for_a_moment_is_no_failure() {
+        use rustix::io::Errno;
+        for short in [
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::AGAIN,
+            Errno::NOMEM,
+            Errno::NOSPC,
+        ] {
+            assert!(is_shortage(&short.into()), "{short}");
+        }
+        for other in [Errno::NOENT, Errno::ACCESS, Errno::NOEXEC] {
+            assert!(!is_shortage(&other.into()), "{other}");
+        }
+        let source = io::ErrorKind::WouldBlock.into();
+        let name = "jobsled-wait".to_owned();
+        let thread = io::Error::other(Error::Thread { name, source });
+        assert!(is_shortage(&thread));
+    }
 }

@@ -52,15 +52,18 @@ impl Stat {
 }
 
 impl Group {
-    /// The group that a child leads. `None` where the system does not tell (elsewhere than on Linux: always).
-    pub(crate) fn led_by(child: &Child) -> Option<Group> {
+    /// The group that a child leads. `None` where the system does not tell (elsewhere than on Linux: always). An
+    /// error: it could not be looked at now.
+    pub(crate) fn led_by(child: &Child) -> io::Result<Option<Group>> {
         let number = child.id();
-        let stat = stat(number)?;
-        (stat.group == number).then_some(Group {
-            number,
-            session: stat.session,
-            started: stat.started,
-        })
+        let leads = |stat: Stat| {
+            (stat.group == number).then_some(Group {
+                number,
+                session: stat.session,
+                started: stat.started,
+            })
+        };
+        Ok(stat(number)?.and_then(leads))
     }
 
     /// Members that are alive. A number is not used again while a group has it; so if its leader is there and
@@ -100,10 +103,14 @@ pub(crate) fn is_empty(number: u32) -> bool {
 
 /// Kills all members of the groups, and waits up to `within` until none is alive. Returns those that have one even
 /// then. Where the system does not tell who is in a group, none is found.
-pub(crate) fn end_groups(groups: &[Group], within: Duration) -> Vec<Group> {
+///
+/// # Errors
+///
+/// It cannot be seen who is there: too many open files, no `/proc`. Then nobody knows.
+pub(crate) fn end_groups(groups: &[Group], within: Duration) -> io::Result<Vec<Group>> {
     let until = awake_time().saturating_add(within);
     loop {
-        let all = all_processes();
+        let all = all_processes()?;
         let alive: Vec<(Group, Vec<u32>)> = groups
             .iter()
             .map(|group| (*group, group.members(&all)))
@@ -111,7 +118,7 @@ pub(crate) fn end_groups(groups: &[Group], within: Duration) -> Vec<Group> {
             .collect();
         let over = awake_time() >= until;
         if alive.is_empty() || over {
-            return alive.into_iter().map(|(group, _)| group).collect();
+            return Ok(alive.into_iter().map(|(group, _)| group).collect());
         }
         for (group, _) in &alive {
             // A member was alive just now, so the number is still that group's.
@@ -214,24 +221,44 @@ pub(crate) fn wait_for(files: &mut [PollFd<'_>], within: Option<Duration>) -> io
 
 /// When a process started, in the kernel's ticks since boot: with its number it names a process for ever. `None` if
 /// it is not there, or the system does not tell.
-pub(crate) fn started_at(pid: u32) -> Option<u64> {
-    stat(pid).map(|stat| stat.started)
+///
+/// # Errors
+///
+/// It could not be looked at now.
+pub(crate) fn started_at(pid: u32) -> io::Result<Option<u64>> {
+    Ok(stat(pid)?.map(|stat| stat.started))
 }
 
-fn stat(pid: u32) -> Option<Stat> {
+/// `None`: there is no such process, and nothing else. That something could not be read is no proof of that.
+fn stat(pid: u32) -> io::Result<Option<Stat>> {
     if !cfg!(any(target_os = "linux", target_os = "android")) {
-        return None;
+        return Ok(None);
     }
-    parse_stat(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
+    match std::fs::read(format!("/proc/{pid}/stat")) {
+        Ok(line) => Ok(parse_stat(&line)),
+        Err(e) if e.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
 }
 
-fn all_processes() -> Vec<(u32, Stat)> {
+fn all_processes() -> io::Result<Vec<(u32, Stat)>> {
     if !cfg!(any(target_os = "linux", target_os = "android")) {
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter_map(|pid| Some((pid, stat(pid)?))).collect()
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let pid = name.to_str().and_then(|name| name.parse().ok());
+        let Some(pid) = pid else { continue };
+        all.extend(stat(pid)?.map(|stat| (pid, stat)));
+    }
+    // A /proc that is not mounted has nobody, and not even us.
+    if all.iter().any(|(pid, _)| *pid == std::process::id()) {
+        Ok(all)
+    } else {
+        Err(io::Error::other("/proc tells of no processes"))
+    }
 }
 
 /// `pid (name) state parent group session …`: the name may hold anything, also spaces and brackets.
@@ -326,17 +353,21 @@ mod tests {
         drop(shell);
         let mut line = [0];
         io::Read::read_exact(&mut &out, &mut line).unwrap();
-        let group = Group::led_by(&family.0).unwrap();
-        assert_eq!(started_at(family.0.id()), Some(group.started));
+        let group = Group::led_by(&family.0).unwrap().unwrap();
+        assert_eq!(started_at(family.0.id()).unwrap(), Some(group.started));
         let other = Group {
             started: group.started + 1,
             ..group
         };
         let now = Duration::ZERO;
-        assert!(end_groups(&[other], now).is_empty(), "another's");
-        assert_eq!(group.members(&all_processes()).len(), 3);
-        assert!(end_groups(&[group], Duration::from_mins(1)).is_empty());
-        assert!(group.members(&all_processes()).is_empty());
+        assert!(end_groups(&[other], now).unwrap().is_empty(), "another's");
+        assert_eq!(group.members(&all_processes().unwrap()).len(), 3);
+        assert!(
+            end_groups(&[group], Duration::from_mins(1))
+                .unwrap()
+                .is_empty()
+        );
+        assert!(group.members(&all_processes().unwrap()).is_empty());
         // All are gone: nobody has the pipe open any more.
         let mut rest = Vec::new();
         io::Read::read_to_end(&mut &out, &mut rest).unwrap();

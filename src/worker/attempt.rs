@@ -11,7 +11,7 @@ use super::handler::{Registry, no_handler};
 use super::slots::Permit;
 use crate::clock::Now;
 use crate::engine::{
-    Asked, Command, Engine, HandOut, HandOuts, Live, Recorder, Shared, Stage, outcome_of,
+    Asked, Command, Engine, HandOut, HandOuts, Recorder, Shared, Stage, outcome_of,
 };
 use crate::error::Error;
 use crate::job::{Content, INLINE_OUTPUT_MAX, JobId, JobResult, Stop};
@@ -108,9 +108,9 @@ impl Worker {
         self.recorder
             .end(job.epoch, job.place, job.id.number(), job.claim);
         let ran = clock.now().awake.saturating_sub(began);
-        let outcome = self.outcome(result, cx.live());
+        let outcome = self.outcome(result, &job, &cx);
         if outcome.output().is_none() {
-            job.kept = cx.take_kept().and_then(|kept| self.kept(&job, kept));
+            job.kept = cx.take_kept().and_then(|kept| self.kept(&job, kept, &cx));
         }
         if let Some(hook) = &self.after_job {
             let report = report(&job, ran, &outcome);
@@ -136,9 +136,10 @@ impl Worker {
     }
 
     /// What the handler said, in the ledger's words.
-    fn outcome(&self, result: JobResult<Vec<u8>>, live: &Live) -> Outcome {
+    fn outcome(&self, result: JobResult<Vec<u8>>, job: &HandOut, cx: &Context) -> Outcome {
+        let live = cx.live();
         let stop = match result {
-            Ok(output) => return self.completed(output),
+            Ok(output) => return self.completed(output, job, cx),
             Err(Stop(stop)) => stop,
         };
         outcome_of(stop, || match live.asked() {
@@ -151,24 +152,39 @@ impl Worker {
         })
     }
 
-    fn completed(&self, output: Vec<u8>) -> Outcome {
+    fn completed(&self, output: Vec<u8>, job: &HandOut, cx: &Context) -> Outcome {
         match self.content(output) {
             Ok(output) => Outcome::Completed(output),
-            Err(error) => Outcome::Failed {
-                error,
-                retry_after_ms: None,
+            Err(error) => match self.spare(job, cx, &error) {
+                Some(spare) => Outcome::Completed(spare),
+                None => Outcome::Failed {
+                    error,
+                    retry_after_ms: None,
+                },
             },
         }
     }
 
+    /// What the handler gave for the case that there is no room.
+    fn spare(&self, job: &HandOut, cx: &Context, error: &str) -> Option<Content> {
+        let spare = cx.take_spare()?;
+        let spare = self.registry.kept(&job.kind, job.form, spare).ok()?;
+        let fits = spare.len() <= INLINE_OUTPUT_MAX;
+        fits.then(|| {
+            log::warn!("job {}: {error}; a shorter one is stored", job.id);
+            Content::Inline(spare)
+        })
+    }
+
     /// What the attempt leaves behind, stored. The attempt has ended without a result as it is: if that cannot be
     /// kept, there is no more to do about it than to say so.
-    fn kept(&self, job: &HandOut, kept: Vec<u8>) -> Option<Content> {
+    fn kept(&self, job: &HandOut, kept: Vec<u8>, cx: &Context) -> Option<Content> {
         let stored = self.registry.kept(&job.kind, job.form, kept);
         let stored = stored.and_then(|bytes| self.content(bytes));
-        let id = job.id;
-        let warn = |why: &String| log::warn!("job {id}: what it wanted to keep is lost: {why}");
-        stored.inspect_err(warn).ok()
+        stored
+            .or_else(|why| self.spare(job, cx, &why).ok_or(why))
+            .inspect_err(|why| log::warn!("job {}: what it wanted to keep is lost: {why}", job.id))
+            .ok()
     }
 
     /// An output as it is kept: in the journal, or in a file that is synced on return.

@@ -23,6 +23,8 @@ pub struct Context {
     live: Arc<Live>,
     /// Encoded, for an attempt that does not complete.
     kept: Mutex<Option<Vec<u8>>>,
+    /// In the place of an output for which there is no room.
+    spare: Mutex<Option<Vec<u8>>>,
     engine: Engine,
 }
 
@@ -71,6 +73,7 @@ impl Context {
             queue: job.queue.clone(),
             live: job.live.clone(),
             kept: Mutex::default(),
+            spare: Mutex::default(),
             engine,
         }
     }
@@ -92,6 +95,7 @@ impl Context {
             queue: "".into(),
             live: Arc::new(Live::new(JobId::from_number(0), 0, 0)),
             kept: Mutex::default(),
+            spare: Mutex::default(),
             engine: engine.clone(),
         }
     }
@@ -242,6 +246,16 @@ impl Context {
     #[cfg(all(unix, feature = "command"))]
     pub(crate) fn on_ask(&self, alarm: Option<Box<dyn Fn() + Send + Sync>>) {
         self.live.on_ask(alarm);
+    }
+
+    /// What is stored if there is no room for the output, or for what is kept: small enough for the journal.
+    #[cfg(all(unix, feature = "command"))]
+    pub(crate) fn spare_output<J: Job>(&self, output: &J::Output) {
+        *self.spare.lock() = <J::Format as Format<J::Output>>::encode(output, u64::MAX).ok();
+    }
+
+    pub(super) fn take_spare(&self) -> Option<Vec<u8>> {
+        self.spare.lock().take()
     }
 
     pub(super) fn take_kept(&self) -> Option<Vec<u8>> {

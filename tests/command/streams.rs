@@ -27,6 +27,10 @@ pub(crate) const CASES: &[Case] = &[
         "endless_output_takes_no_memory",
         endless_output_takes_no_memory,
     ),
+    (
+        "without_room_for_the_output_its_end_is_kept",
+        without_room_for_the_output_its_end_is_kept,
+    ),
     ("an_output_file_gets_all", an_output_file_gets_all),
     (
         "an_output_file_that_cannot_be_written",
@@ -51,6 +55,32 @@ fn stdout_and_stderr_keep_their_order() {
     let (report, _) = run(shell(line));
     let lines = (0..500).flat_map(|i| [format!("o{i}"), format!("e{i}")]);
     assert!(output(&report).lines().eq(lines));
+}
+
+/// A full disk made a dead job of a command that had succeeded, and forgot how it ended.
+fn without_room_for_the_output_its_end_is_kept() {
+    let place = Place::new();
+    let engine = place.open();
+    // No file can be made there any more, whoever tries.
+    let payloads = place.store().join("payloads");
+    std::fs::rename(&payloads, place.path("aside")).unwrap();
+    std::fs::write(&payloads, "in the way").unwrap();
+    let much = "i=0; while [ $i -lt 5000 ]; do echo line $i; i=$((i+1)); done";
+    for code in [0, 3] {
+        let job = engine.job(shell(&format!("{much}; exit {code}")));
+        let handle = job.attempts(1).enqueue().unwrap().into_handle();
+        let ended = handle.wait().unwrap();
+        assert_eq!(
+            matches!(ended, Finished::Completed(_)),
+            code == 0,
+            "{ended:?}"
+        );
+        let report = super::place::report(&engine, handle.id());
+        assert_eq!(report.exit_code, Some(code));
+        assert!(output(&report).ends_with("line 4999\n"), "{report:?}");
+        assert!(report.output.cut > 40_000, "{report:?}");
+    }
+    engine.shutdown(MINUTE).unwrap();
 }
 
 fn stdin_is_empty() {
