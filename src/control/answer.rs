@@ -94,6 +94,10 @@ pub(crate) fn answer(engine: &Engine, call: Call, sink: Sink<'_>) -> Result<Valu
             let what = format!("`to` is a whole path, not `{}`", to.display());
             Err(invalid(&what))
         }
+        Call::Verify { tmp: Some(tmp) } if !tmp.is_absolute() => {
+            let what = format!("`tmp` is a whole path, not `{}`", tmp.display());
+            Err(invalid(&what))
+        }
         Call::Verify { tmp } => told(&CopyView::from(engine.verify(tmp.as_deref())?)),
         Call::Export {} => {
             let mut lines = ByLine {

@@ -382,7 +382,8 @@ impl Guest {
         let pid = self.greeting.pid;
         if matches!(call, Call::Watch {} | Call::Export {} | Call::Verify { .. }) {
             let what = format!(
-                "process {pid}, which had the store open, has ended, or let this end go because it took nothing for too long"
+                "process {pid}, which had the store open, has ended, or let this end go because it took nothing for \
+                 too long"
             );
             return Fault::new(Code::Failed, what);
         }

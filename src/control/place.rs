@@ -12,18 +12,21 @@ use crate::sys::socket::{Connection, Listener, PATH_BYTES_MAX};
 
 const SOCKET: &str = "socket";
 const RECORD: &str = "control";
+/// As long as a socket's name outside of the store.
+const LIKE: &str = "0123456789abcdef0123.sock";
 
 /// Opens the socket of a store whose lock the caller holds. The files to be removed at the end come with it.
 pub(super) fn listen(store: &Path) -> Result<(Listener, Vec<PathBuf>)> {
     let record = store.join(RECORD);
-    let inside = store.join(SOCKET);
+    // Whole: others may name the store another way, and must find that it fits, or not, like us.
+    let inside = whole(store).join(SOCKET);
     // From an earlier process, whose socket was elsewhere.
     remove_if_there(&record)?;
     if fits(&inside) {
         let listener = Listener::bind(&inside).map_err(Error::io("listen at", &inside))?;
         return Ok((listener, vec![inside]));
     }
-    let outside = runtime_dir()?.join(short_name(store));
+    let outside = runtime_dir(fits)?.join(short_name(store));
     if !fits(&outside) {
         return Err(Error::Invalid {
             what: "path of a control socket",
@@ -52,7 +55,7 @@ pub(super) fn connect(store: &Path) -> io::Result<Connection> {
     let record = store.join(RECORD);
     let path = match fs::read(&record) {
         Ok(bytes) => path_of(&bytes),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => store.join(SOCKET),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => whole(store).join(SOCKET),
         Err(e) => return Err(e),
     };
     if !fits(&path) {
@@ -77,20 +80,31 @@ fn path_of(bytes: &[u8]) -> PathBuf {
     }
 }
 
+fn whole(store: &Path) -> PathBuf {
+    fs::canonicalize(store).unwrap_or_else(|_| store.to_owned())
+}
+
 /// The same for every process that names the store, whatever way.
 fn short_name(store: &Path) -> String {
-    let whole = fs::canonicalize(store).unwrap_or_else(|_| store.to_owned());
-    let hash = blake3::hash(whole.as_os_str().as_encoded_bytes());
+    let hash = blake3::hash(whole(store).as_os_str().as_encoded_bytes());
     let digits: String = hash.to_hex().chars().take(20).collect();
     format!("{digits}.sock")
 }
 
-/// A directory of this user alone, for things that last as long as a process.
-fn runtime_dir() -> Result<PathBuf> {
-    let dir = match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
-        Some(dir) => PathBuf::from(dir).join("jobsled"),
-        None => std::env::temp_dir().join(format!("jobsled-{}", sys::user_id())),
-    };
+/// A directory of this user alone, for things that last as long as a process: the first that can be had and has room
+/// for a socket's path.
+fn runtime_dir(has_room: impl Fn(&Path) -> bool) -> Result<PathBuf> {
+    let given = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    // A relative one is to be ignored, says the XDG Base Directory Specification.
+    let given = given.filter(|dir| dir.is_absolute() && has_room(&dir.join("jobsled").join(LIKE)));
+    let made = given.map(|dir| make_private(dir.join("jobsled")));
+    match made {
+        Some(Ok(dir)) => Ok(dir),
+        _ => make_private(std::env::temp_dir().join(format!("jobsled-{}", sys::user_id()))),
+    }
+}
+
+fn make_private(dir: PathBuf) -> Result<PathBuf> {
     match files::create_dir_private(&dir) {
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
             // Somebody else could have made it, to read along.

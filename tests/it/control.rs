@@ -337,6 +337,23 @@ fn a_client_that_stops_reading_is_on_its_own() {
     engine.shutdown(MINUTE).unwrap();
 }
 
+/// One names it by a short way, the other by a long one.
+#[test]
+fn a_store_has_one_socket_whatever_it_is_called() {
+    let dir = tempfile::tempdir().unwrap();
+    let deep = dir.path().join("d".repeat(120));
+    std::fs::create_dir(&deep).unwrap();
+    let short = dir.path().join("short");
+    std::os::unix::fs::symlink(&deep, &short).unwrap();
+    for (ours, theirs) in [(&short, &deep), (&deep, &short)] {
+        let engine = program(&ours.join("store")).open().unwrap();
+        let mut door = Door::open(theirs.join("store"), Engine::builder).unwrap();
+        assert!(door.engine().is_none());
+        door.call::<StatsView>(&Call::Stats {}).unwrap();
+        engine.shutdown(MINUTE).unwrap();
+    }
+}
+
 /// Several processes that wait for a worker open the store now and then, to look. They kept each other awake for ever,
 /// and the worker out.
 #[test]

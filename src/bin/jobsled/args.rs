@@ -158,7 +158,7 @@ pub(crate) struct JobOptions {
     /// Not at all if it has not started after this span
     #[arg(long, value_name = "SPAN")]
     pub(crate) expires: Option<Span>,
-    /// A name of your own: while a job with it is kept, and for a day, no other is stored
+    /// A name of your own: while a job with it is kept, also a finished one, and for a day at least, no other is stored
     #[arg(long, value_name = "TEXT")]
     pub(crate) key: Option<String>,
     /// How often it is tried until it is dead, if it fails; a crash does not count [default: 1]

@@ -116,10 +116,15 @@ fn commands_survive_a_worker_that_is_killed() {
     fs::write(cli.path("list"), list.join("\n")).unwrap();
     cli.ok("add --from list");
     for kill in 1..=6 {
-        let worker = cli.work("--workers 4");
+        let mut worker = cli.work("--workers 4");
         // At some moment when about so many have ended.
         let target = kill * jobs / 8 + 7 * kill;
-        while ended(&cli) < target {}
+        while ended(&cli) < target {
+            assert!(
+                worker.child.try_wait().unwrap().is_none(),
+                "it ended by itself"
+            );
+        }
         worker.kill();
     }
     let drained = cli.drain();
