@@ -25,6 +25,8 @@ const TRY_MAX: Duration = Duration::from_mins(1);
 const TRY_EVERY: Duration = Duration::from_millis(20);
 /// How long the other end may take to greet.
 const GREETING_MAX: Duration = Duration::from_secs(10);
+/// How long a process may take to say what it knows without waiting for anything.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// How long a single line of an answer may take once it has begun.
 const LINE_MAX: Duration = Duration::from_mins(10);
 
@@ -64,6 +66,8 @@ struct Guest {
     connection: Connection,
     lines: Lines,
     greeting: Greeting,
+    /// An answer was not waited for: what comes next is not the answer to what is asked next.
+    is_out_of_step: bool,
 }
 
 /// What became of a call that was sent.
@@ -221,6 +225,14 @@ impl Call {
         )
     }
 
+    /// Whether its answer takes no longer than the group that is being written.
+    fn is_quick(&self) -> bool {
+        matches!(
+            self,
+            Call::Jobs { .. } | Call::Job { .. } | Call::Stats {} | Call::Health {}
+        )
+    }
+
     /// Whether its answer comes when something has happened.
     fn waits(&self) -> bool {
         matches!(self, Call::Wait { .. } | Call::Log { .. } | Call::Watch {})
@@ -340,6 +352,7 @@ impl Guest {
             connection,
             lines,
             greeting,
+            is_out_of_step: false,
         })
     }
 
@@ -357,12 +370,30 @@ impl Guest {
             Err(e) => return Sent::Answered(Err(Fault::new(Code::Invalid, e))),
         };
         bytes.push(b'\n');
+        if self.is_out_of_step {
+            return Sent::NotTaken;
+        }
+        let begin = if call.is_quick() {
+            ANSWER_MAX
+        } else {
+            Duration::MAX
+        };
         // Not one byte of a cut line is carried out.
         if self.connection.write(&bytes, LINE_MAX).is_err() {
             return Sent::NotTaken;
         }
         loop {
-            match self.lines.next(usize::MAX, Duration::MAX, LINE_MAX) {
+            match self.lines.next(usize::MAX, begin, LINE_MAX) {
+                Ok(Line::TimedOut) => {
+                    self.is_out_of_step = true;
+                    let what = format!(
+                        "process {}, which has the store open, has not answered for {} s: it is stopped, or its disk \
+                         does not answer",
+                        self.greeting.pid,
+                        begin.min(LINE_MAX).as_secs()
+                    );
+                    return Sent::Answered(Err(Fault::new(Code::Failed, what)));
+                }
                 Ok(Line::Whole(mut bytes)) => match read_reply(&bytes) {
                     Some(reply) => return Sent::Answered(reply),
                     None => {

@@ -29,6 +29,11 @@ const FILE_NAME: &str = "lock";
 /// Size of the text. Names are cut at 255 bytes, the rest needs less than 150.
 const LEN: usize = 512;
 
+/// A process that is killed while it starts another leaves its lock to that one, until it executes its own program:
+/// for a moment. Nothing tells when that is over.
+const HEIR_TRIES: u32 = 100;
+const HEIR_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
+
 /// How the store was left by the engine before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Previous {
@@ -69,10 +74,17 @@ impl StoreLock {
             .open(&path)
             .map_err(Error::io("open", path.as_path()))?;
         // E8: this is the proof; the text only says who has it, or had it.
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(locked_by(store_dir, &file)),
-            Err(TryLockError::Error(source)) => return Err(Error::io("lock", path)(source)),
+        let mut tries = 0;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if tries < HEIR_TRIES && is_of_the_dead(&path) => {
+                    tries += 1;
+                    std::thread::park_timeout(HEIR_PAUSE);
+                }
+                Err(TryLockError::WouldBlock) => return Err(locked_by(store_dir, &file)),
+                Err(TryLockError::Error(source)) => return Err(Error::io("lock", path)(source)),
+            }
         }
         let lock = StoreLock {
             file,
@@ -216,6 +228,19 @@ fn let_go(file: &File, opener: u32) {
         // The system unlocks in any case when the last copy is closed.
         let _ = file.unlock();
     }
+}
+
+/// Whether the process that the text names as the owner, on this very machine, is gone.
+fn is_of_the_dead(lock_file: &Path) -> bool {
+    let text = File::open(lock_file).and_then(|file| read_text(&file));
+    let owner = text.ok().and_then(|text| Owner::parse(&text));
+    owner.is_some_and(|(owner, state)| {
+        state == State::Open
+            && owner.boot != 0
+            && owner.boot == super::boot_id()
+            && owner.host == super::host_name()
+            && !Path::new("/proc").join(owner.pid.to_string()).exists()
+    })
 }
 
 /// Whether a directory has a lock file that this crate wrote, in whatever version.
@@ -379,6 +404,26 @@ mod tests {
             Previous::Unclean,
             "dropped without a mark"
         );
+    }
+
+    /// A worker that was killed while it started a command held its store up a moment longer.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_heir_of_a_dead_owner_is_waited_for() {
+        let dir = TempDir::new().unwrap();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id();
+        child.wait().unwrap();
+        let dead = Owner { pid, ..Owner::us() };
+        let path = dir.path().join(FILE_NAME);
+        fs::write(&path, dead.text(State::Open)).unwrap();
+        let heir = File::open(&path).unwrap();
+        heir.lock().unwrap();
+        std::thread::scope(|scope| {
+            let opener = scope.spawn(|| StoreLock::acquire(dir.path(), false));
+            heir.unlock().unwrap();
+            assert_eq!(opener.join().unwrap().unwrap().1, Previous::Unclean);
+        });
     }
 
     #[test]

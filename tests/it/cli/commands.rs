@@ -52,6 +52,26 @@ fn wait_exits_as_the_command_did() {
     assert_eq!(ids.len(), 5);
 }
 
+/// A job that nobody ran in time never ends by itself while nobody works.
+#[test]
+fn a_wait_ends_when_the_job_expires() {
+    let cli = Cli::new();
+    cli.add("--expires 700ms", "true");
+    cli.add("--expires 1ms", "true");
+    let waited = cli.run("wait 1 2 --timeout 1m");
+    assert_eq!(waited.code(), 1);
+    assert!(
+        waited.err.contains("Job 1 is dead: expired"),
+        "{}",
+        waited.err
+    );
+    assert!(
+        waited.err.contains("Job 2 is dead: expired"),
+        "{}",
+        waited.err
+    );
+}
+
 /// Whoever waits without a worker keeps nobody out.
 #[test]
 fn wait_and_log_see_a_worker_that_comes_later() {

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use jobsled::control::{Call, Code, JobView};
-use jobsled::{Clock, SystemClock};
+use jobsled::{Clock, DeadReason, State, SystemClock};
 use serde_json::json;
 
 use super::{Failure, Verdict};
 use crate::args::WaitArgs;
 use crate::output::{self, clean};
 use crate::store::Session;
+use crate::time;
 
 /// Time was up; the same as coreutils' `timeout`.
 const TIME_IS_UP: u8 = 124;
@@ -61,19 +62,47 @@ fn wait_for(
             Ok(false) | Err(Failure::Fault(Code::NotNow, _)) => {}
             Err(failure) => return Err(failure),
         }
-        let is_here = open.door.engine().is_some();
+        if left.is_zero() {
+            return Ok(None);
+        }
+        if open.door.engine().is_none() {
+            continue;
+        }
+        let job = open.job(id)?;
+        let expires_at_ms = job.as_ref().and_then(|job| job.expires_at_ms);
+        let lives_ms = expires_at_ms.map(|at| at.saturating_sub(time::now_ms()));
+        if let Some(job) = job.filter(|_| lives_ms.is_some_and(|ms| ms <= 0)) {
+            return Ok(Some(Some(expired(job))));
+        }
+        let lives = lives_ms
+            .and_then(|ms| u64::try_from(ms).ok())
+            .map(Duration::from_millis);
         let seen = session.seen();
         drop(open);
-        if left.is_zero() || (is_here && !session.until_changed(&seen, left)) {
+        if !session.until_changed(&seen, lives.map_or(left, |lives| left.min(lives)))
+            && lives.is_none_or(|lives| left <= lives)
+        {
             return Ok(None);
         }
     }
 }
 
+/// A job that will not start any more, though no engine has had the time yet to say so.
+fn expired(mut job: JobView) -> JobView {
+    State::Dead.name().clone_into(&mut job.state);
+    job.dead_reason = Some(DeadReason::Expired.to_string());
+    job
+}
+
 /// What the command ended with, or something like it.
 fn status(job: Option<&JobView>) -> u8 {
     let Some(job) = job else { return 1 };
-    let report = job.output.as_ref();
+    // Of an attempt before; what ended the job was something else.
+    let failed = DeadReason::AttemptsUsedUp.to_string();
+    let report = job
+        .output
+        .as_ref()
+        .filter(|_| job.dead_reason.as_ref() == Some(&failed));
     let number = |name: &str| report?.get(name)?.as_i64();
     match job.state.as_str() {
         "completed" => 0,
