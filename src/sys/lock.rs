@@ -416,7 +416,14 @@ mod tests {
         child.wait().unwrap();
         let dead = Owner { pid, ..Owner::us() };
         let path = dir.path().join(FILE_NAME);
-        fs::write(&path, dead.text(State::Open)).unwrap();
+        for (owner, state, is_dead) in [
+            (Owner::us(), State::Open, false),
+            (dead.clone(), State::Clean, false),
+            (dead, State::Open, true),
+        ] {
+            fs::write(&path, owner.text(state)).unwrap();
+            assert_eq!(is_of_the_dead(&path), is_dead, "{owner:?}");
+        }
         let heir = File::open(&path).unwrap();
         heir.lock().unwrap();
         std::thread::scope(|scope| {

@@ -109,6 +109,9 @@ fn names_that_are_no_names_store_nothing() {
         );
     }
     assert_eq!(cli.jobs().len(), 1);
+    let ran = cli.run("set 1 --priority 7 --queue Mail");
+    assert_eq!(ran.code(), 2, "{ran:?}");
+    assert_eq!(cli.jobs()[0]["priority"], 0, "nothing was changed");
 }
 
 /// More than the system would take as a command line: from a file, because a shell could not even say it.

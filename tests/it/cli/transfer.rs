@@ -13,6 +13,8 @@ fn motley() -> Cli {
     cli.add("--attempts 2 --queue retries", "exit 5");
     cli.add("", "exit 6");
     cli.drain();
+    // Its retry is due: otherwise it might become so between two looks.
+    while cli.state(2) != "ready" {}
     cli.add("--in 1h --expires 2h", "true");
     cli.add("--queue paused --no-rerun --time-limit 5m", "echo later");
     let cancelled = cli.add("", "true");

@@ -58,17 +58,11 @@ pub(crate) fn delete(session: &Session, ids: &[u64]) -> Result<Verdict, Failure>
 pub(crate) fn set(session: &Session, args: SetArgs) -> Result<Verdict, Failure> {
     let ids = args.ids;
     let mut calls = Vec::new();
-    // First the one that a bad name makes fail: then nothing was changed.
-    if let Some(queue) = args.queue {
+    if let Some(queue) = &args.queue {
+        // Of no job: a bad name is refused before anything is changed.
         calls.push(Call::Move {
-            ids: ids.clone(),
-            queue,
-        });
-    }
-    if let Some(priority) = args.priority {
-        calls.push(Call::SetPriority {
-            ids: ids.clone(),
-            priority,
+            ids: Vec::new(),
+            queue: queue.clone(),
         });
     }
     let (at_ms, after_ms) = (args.at.map(|When(ms)| ms), args.after.map(Span::ms));
@@ -77,6 +71,19 @@ pub(crate) fn set(session: &Session, args: SetArgs) -> Result<Verdict, Failure> 
             ids: ids.clone(),
             at_ms,
             after_ms,
+        });
+    }
+    if let Some(priority) = args.priority {
+        calls.push(Call::SetPriority {
+            ids: ids.clone(),
+            priority,
+        });
+    }
+    // Last: where it goes it may start at once, and then it cannot be changed any more.
+    if let Some(queue) = args.queue {
+        calls.push(Call::Move {
+            ids: ids.clone(),
+            queue,
         });
     }
     if calls.is_empty() {
