@@ -26,13 +26,13 @@ A time is 2026-11-23T09:00:00+01:00, 2026-11-23 09:00 or 09:00, the latter two b
 #[command(name = "jobsled", version, after_help = EXIT_CODES, propagate_version = true)]
 pub(crate) struct Args {
     /// The directory of the store [default: `$JOBSLED_STORE`, else jobsled in the user's data directory]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", display_order = 1000)]
     pub(crate) store: Option<PathBuf>,
     /// Prints JSON, one object a line
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 1000)]
     pub(crate) json: bool,
     /// Opens a store that a crash on another host left open, after you made sure that nothing runs there any more
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 1000)]
     pub(crate) take_over: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
