@@ -178,6 +178,31 @@ fn a_socket_that_nobody_serves_any_more() {
     assert_eq!(cli.state(1), "completed");
 }
 
+/// One connection that could not be taken made a worker deaf for ever.
+#[test]
+fn a_worker_that_was_out_of_files_answers_again() {
+    let cli = Cli::new();
+    cli.add("", "true");
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "ulimit -n 60; exec \"$0\" work"]);
+    command
+        .arg(env!("CARGO_BIN_EXE_jobsled"))
+        .env("JOBSLED_STORE", cli.store());
+    command
+        .stdin(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null());
+    let mut worker = command.spawn().unwrap();
+    assert_eq!(cli.run("wait 1").code(), 0);
+    let socket = cli.store().join("socket");
+    let connect = |_| std::os::unix::net::UnixStream::connect(&socket).unwrap();
+    let many: Vec<_> = (0..80).map(connect).collect();
+    drop(many);
+    let ran = cli.run("stats --json");
+    assert_eq!(ran.json()[0]["pid"], worker.id(), "{ran:?}");
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+}
+
 #[test]
 fn something_else_in_the_place_of_a_store() {
     let cli = Cli::new();
@@ -288,7 +313,15 @@ fn a_full_disk_has_an_exit_code() {
 fn output_that_cannot_be_written_is_a_failure() {
     let cli = Cli::new();
     cli.add("", "true");
-    for words in ["add -- true", "ls", "show 1", "stats", "export", "log 1"] {
+    for words in [
+        "add -- true",
+        "ls",
+        "show 1",
+        "stats",
+        "export",
+        "completions bash",
+        "log 1",
+    ] {
         let full = fs::OpenOptions::new()
             .write(true)
             .open("/dev/full")
