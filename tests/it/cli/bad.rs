@@ -1,6 +1,6 @@
 use std::fs;
 
-use super::{Cli, with_input};
+use super::{Cli, Worker, with_input};
 
 #[test]
 fn commands_that_read_make_no_store() {
@@ -191,16 +191,21 @@ fn a_worker_that_was_out_of_files_answers_again() {
     command
         .stdin(std::process::Stdio::null())
         .stderr(std::process::Stdio::null());
-    let mut worker = command.spawn().unwrap();
+    command.stdout(std::process::Stdio::null());
+    // Ended when dropped, also if the test fails.
+    let worker = Worker {
+        child: command.spawn().unwrap(),
+        log: cli.path("work.log"),
+    };
     assert_eq!(cli.run("wait 1").code(), 0);
     let socket = cli.store().join("socket");
     let connect = |_| std::os::unix::net::UnixStream::connect(&socket).unwrap();
     let many: Vec<_> = (0..80).map(connect).collect();
     drop(many);
     let ran = cli.run("stats --json");
-    assert_eq!(ran.json()[0]["pid"], worker.id(), "{ran:?}");
-    worker.kill().unwrap();
-    worker.wait().unwrap();
+    assert_eq!(ran.code(), 0, "{ran:?}");
+    assert_eq!(ran.json()[0]["pid"], worker.child.id(), "{ran:?}");
+    worker.kill();
 }
 
 #[test]
