@@ -20,7 +20,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use common::{Noop, PAYLOAD, mb, ms, noop};
-use jobsled::lab::BareJournal;
+use jobsled::lab::journal::BareJournal;
 use jobsled::{Context, Engine};
 
 fn main() {

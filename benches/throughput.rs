@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use common::{Noop, PAYLOAD, noop};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use jobsled::lab::BareJournal;
+use jobsled::lab::journal::BareJournal;
 use jobsled::{Context, Engine};
 
 const ROUNDS: usize = 5;

@@ -37,9 +37,13 @@ pub mod command;
 pub mod control;
 mod engine;
 mod error;
+mod fault;
 mod inspect;
 mod job;
 mod journal;
+#[cfg(feature = "lab")]
+#[doc(hidden)]
+pub mod lab;
 mod ledger;
 mod moment;
 mod sys;
@@ -60,9 +64,6 @@ pub use job::{
     Backoff, ClaimNumber, DeadReason, Format, InPlace, Job, JobDefaults, JobId, JobResult, OnCrash,
     PayloadError, Priority, Rkyv, State, Stop, UnknownState, View,
 };
-#[cfg(feature = "lab")]
-#[doc(hidden)]
-pub use journal::lab;
 pub use ledger::{AttemptError, Counters};
 pub use moment::{BackupReport, VerifyReport, verify};
 #[cfg(feature = "json")]

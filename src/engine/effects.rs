@@ -6,6 +6,7 @@ use super::command::{Command, Details, DetailsPage, Ending, FrameAt, Snapshot};
 use super::core::{Core, Fate, Mode, Target};
 use super::handout::{Bytes, HandOut};
 use crate::error::{Error, Result};
+use crate::fault::{self, Point};
 use crate::job::{Encoding, Form, JobId};
 use crate::journal::event_at;
 use crate::ledger::{Event, Filter, Idle, Page, Payload, Place};
@@ -44,6 +45,7 @@ impl Core {
             .into_iter()
             .for_each(|place| self.places.give_back(place));
         self.tell_state_waiters();
+        fault::point(Point::Told);
         Ok(())
     }
 

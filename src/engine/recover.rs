@@ -20,6 +20,7 @@ use super::reader::Reader;
 use super::watchdog::Watchdog;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
+use crate::fault::{self, Point};
 use crate::job::JobId;
 use crate::journal::{
     Chain, Draft, Found, Geometry, Head, Header, Journal, Mark, Sealed, Store, Visit, Witness,
@@ -124,6 +125,7 @@ pub(crate) fn recover(mut parts: Parts) -> Result<Core> {
     } = parts.replayed;
     parts.disk.witness = witness;
     let journal = parts.journal.as_mut();
+    fault::point(Point::ReadBack);
     // I7: what is left of a commit that was cut short; gone and synced before anything is added.
     remove_all(journal, head.incomplete.iter().copied(), parts.geometry)?;
     // J3: left over from removals that were cut short, obsolete by a synced group. Nothing reads it, so it
@@ -201,6 +203,7 @@ impl Core {
             self.push(&event)?;
         }
         self.commit()?;
+        fault::point(Point::Recovered);
         // E6: cleared only now, that what it said about the older claims is in the journal.
         self.disk.recorder.start_epoch(epoch);
         if let Some(witness) = &self.disk.witness {

@@ -11,6 +11,7 @@ use super::core::{Core, Fate, HandClaim, Mode, Target};
 use super::events::What;
 use super::handout::Asked;
 use crate::error::{Error, Result};
+use crate::fault::{self, Bug, Point};
 use crate::job::JobId;
 use crate::journal::{self, Mark, Witness};
 use crate::ledger::{Event, Filter, History, Mismatch, Stamp};
@@ -49,6 +50,10 @@ impl Core {
         self.draft.begin(&self.chain);
         if let Err(error) = self.decide(commands) {
             return Err(self.poison(&error, false));
+        }
+        if fault::bug(Bug::AnswerBeforeSync) {
+            let answers = std::mem::take(&mut self.pending.answers);
+            answers.into_iter().for_each(|answer| answer(&Fate::Synced));
         }
         if let Err(error) = self.commit() {
             return Err(self.poison(&error, true));
@@ -261,6 +266,7 @@ impl Core {
             )?);
             return Ok(());
         }
+        fault::point(Point::Decided);
         // J4: the newest group is always kept, so the tail never passes its first entry.
         let tail = self.ledger.cut(self.draft.first_position());
         let digest = self.ledger.digest();
@@ -273,7 +279,13 @@ impl Core {
             self.ledger.entry_written(entry.position, bytes);
             self.free_space.written_since += u64::from(bytes);
         }
+        if fault::bug(Bug::RemovalBeforeSync) {
+            self.holds
+                .made_obsolete(self.tail..tail, &mut self.removals);
+            self.tail = tail;
+        }
         let syncs = journal::commit(journal.as_mut(), &sealed, &mut self.removals, self.geometry)?;
+        fault::point(Point::Synced);
         self.syncs += u64::from(syncs);
         self.groups += 1;
         // J3: only now, that the group which moved the tail is synced, may the old entries go.
@@ -301,6 +313,7 @@ impl Core {
                     .for_each(Witness::give_up);
             }
         }
+        fault::point(Point::Witnessed);
         self.reader.remember(sealed);
         Ok(())
     }

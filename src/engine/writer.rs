@@ -11,6 +11,7 @@ use super::core::{Core, drain};
 use super::inbox::{Inbox, PANICKED};
 use super::recorder::Recorder;
 use crate::error::{Error, Result};
+use crate::fault::{self, Point};
 use crate::sys;
 
 /// Starts the writer. It ends when the engine is closed; after a failed write it stays, to refuse.
@@ -123,6 +124,7 @@ impl Core {
         if let Some(witness) = &self.disk.witness {
             witness.sync()?;
         }
+        fault::point(Point::Closed);
         match self.disk.lock.take() {
             Some(lock) if self.poisoned.is_none() => lock.mark_clean(),
             _ => Ok(()),

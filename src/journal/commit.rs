@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use super::Journal;
 use super::entry::Sealed;
 use crate::error::Result;
+use crate::fault::{self, Bug};
 
 /// Sizes that belong together; fixed when a store is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +92,10 @@ pub(crate) fn commit(
     removals: &mut VecDeque<u64>,
     geometry: Geometry,
 ) -> Result<u32> {
-    let budget = u64::from(geometry.sync_budget);
+    let budget = match geometry.sync_budget {
+        _ if fault::bug(Bug::NoSyncBudget) => u64::MAX,
+        bytes => u64::from(bytes),
+    };
     let mut entries = group.iter().peekable();
     let mut syncs = 0;
     loop {

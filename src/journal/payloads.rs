@@ -18,6 +18,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
+use crate::fault::{self, Bug, Point};
 use crate::job::PayloadRef;
 use crate::sys::{self, files};
 
@@ -74,6 +75,7 @@ impl Payloads {
             hash: *blake3::hash(bytes).as_bytes(),
         };
         self.put(&payload, bytes)?;
+        fault::point(Point::PayloadWritten);
         if let Err(refusal) = self.sync() {
             // Nobody will ever name it; what cannot be removed now is swept at the next open.
             let _ = self.remove(payload.name);
@@ -86,6 +88,10 @@ impl Payloads {
     /// in the directory after [`sync`](Payloads::sync).
     pub(crate) fn put(&self, payload: &PayloadRef, bytes: &[u8]) -> Result<()> {
         match &self.place {
+            Place::Dir(dir) if fault::bug(Bug::NoPayloadSync) => {
+                let path = dir.join(file_name(payload.name));
+                fs::write(&path, bytes).map_err(Error::io("write", path))
+            }
             Place::Dir(dir) => files::write_new_synced(&dir.join(file_name(payload.name)), bytes),
             Place::Memory(kept) => {
                 kept.lock().insert(payload.name, bytes.into());

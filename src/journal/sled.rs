@@ -17,6 +17,7 @@ use super::commit::Geometry;
 use super::swap::{Swap, sync_tree};
 use super::{EntryBytes, Journal};
 use crate::error::{Error, Result};
+use crate::fault::{self, Bug, Point};
 use crate::sys;
 
 /// sled's own cache, in bytes as they are on disk. A scan goes past it; see `open_checked`.
@@ -315,7 +316,15 @@ impl Journal for SledJournal {
     }
 
     fn sync(&mut self) -> Result<()> {
+        fault::point(Point::Appended);
+        if fault::bug(Bug::NoFlush) {
+            return Ok(());
+        }
         self.call("flushing", |db| db.flush())?;
+        fault::point(Point::Flushed);
+        if fault::bug(Bug::NoDataSync) {
+            return Ok(());
+        }
         // I1: so far the system has it; now the disk does.
         self.file
             .sync_data()

@@ -23,6 +23,7 @@ use super::sled::SledJournal;
 use super::swap::Swap;
 use super::witness::{Found, Witness};
 use crate::error::{Error, Result};
+use crate::fault::{self, Bug, Point};
 use crate::sys;
 
 const MAGIC: [u8; 8] = *b"JOBSLED\0";
@@ -275,6 +276,7 @@ impl Store {
         sys::files::create_dir_private(&swap.new)?;
         sys::files::write_new_synced(&swap.new.join("jobsled"), &header.to_bytes())?;
         SledJournal::make(&swap, header.geometry, fill)?;
+        fault::point(Point::Made);
         swap.put_in_place()?;
         sys::files::sync_parent(&self.dir)
     }
@@ -293,7 +295,7 @@ impl Store {
             forget_cached(&swap)?;
         }
         let mut check = |journal: &mut dyn Journal| check(header, journal);
-        let journal = if self.is_large(header) {
+        let journal = if self.is_large(header) || fault::bug(Bug::OpenInPlace) {
             SledJournal::open_in_place(&swap, header.geometry, &mut check)
         } else {
             SledJournal::open(&swap, header.geometry, &mut check)

@@ -10,6 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::fault::{self, Point};
 use crate::sys::ballast::is_no_room;
 use crate::sys::files;
 
@@ -70,8 +71,11 @@ impl Swap {
             }
         };
         sync_tree(&self.new)?;
+        fault::point(Point::Copied);
         self.rename(&self.now, &self.old)?;
+        fault::point(Point::Unnamed);
         self.put_in_place()?;
+        fault::point(Point::Renamed);
         files::remove_dir_if_there(&self.old)?;
         Ok(Some(changed))
     }

@@ -14,6 +14,7 @@ use crate::engine::{
     Asked, Command, Engine, HandOut, HandOuts, Recorder, Shared, Stage, outcome_of,
 };
 use crate::error::Error;
+use crate::fault::{self, Point};
 use crate::job::{Content, INLINE_OUTPUT_MAX, JobId, JobResult, Stop};
 use crate::ledger::Outcome;
 
@@ -101,12 +102,14 @@ impl Worker {
         {
             return;
         }
+        fault::point(Point::Begun);
         // A rayon thread may run this one inside another's wait: that one is current again afterwards.
         let outer = CURRENT_POOL.replace(Some(self.pool.clone()));
         let result = catch(|| self.call(&job, &cx));
         CURRENT_POOL.set(outer);
         self.recorder
             .end(job.epoch, job.place, job.id.number(), job.claim);
+        fault::point(Point::Returned);
         let ran = clock.now().awake.saturating_sub(began);
         let outcome = self.outcome(result, &job, &cx);
         if outcome.output().is_none() {

@@ -9,7 +9,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use jobsled::lab::{self, Group, Mark, Plan};
+use jobsled::lab::journal::{self as lab, Group, Mark, Plan};
 
 use crate::recorder::{self, Recording};
 

@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use jobsled::lab::Random;
+use jobsled::lab::journal::Random;
 
 use crate::image::{Keep, Mode, Odds};
 use crate::log::Record;

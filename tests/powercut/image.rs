@@ -1,6 +1,6 @@
 //! What a power cut leaves of the contents of files.
 
-use jobsled::lab::Random;
+use jobsled::lab::journal::Random;
 
 use crate::disk::{Change, ChangeKind, File, put};
 

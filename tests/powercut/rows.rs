@@ -1,6 +1,6 @@
 //! What is tried: one row of the table each.
 
-use jobsled::lab::{Plan, Random};
+use jobsled::lab::journal::{Plan, Random};
 
 /// What a row is expected to show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

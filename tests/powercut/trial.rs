@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use jobsled::lab::{Group, Mark, Plan, Random};
+use jobsled::lab::journal::{Group, Mark, Plan, Random};
 
 use crate::child::{self, FailureKind, Stage, Task, Told};
 use crate::disk::{Disk, Naming};

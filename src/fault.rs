@@ -1,0 +1,277 @@
+//! Where the crash lab interferes: deliberate bugs, and named points at which a process ends.
+//!
+//! A test that never fails proves nothing, so the lab breaks the engine on purpose and must notice. Both are
+//! chosen when a program starts, by the environment, and exist with feature `lab` alone: without it every
+//! question below is answered by a constant and leaves no code behind.
+//!
+//! Knows nothing; anybody may ask.
+
+/// A deliberate bug: what is skipped, or done at the wrong time. `JOBSLED_BUG=Name` turns one on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(
+    missing_docs,
+    reason = "the names say what is wrong; the comments where that shows"
+)]
+pub enum Bug {
+    // Durability.
+    /// Callers are answered before their group is synced.
+    AnswerBeforeSync,
+    /// Claimed jobs go to workers before the claim is synced.
+    HandOutBeforeSync,
+    /// A sync ends with sled's flush.
+    NoDataSync,
+    /// A sync does not flush sled's buffer.
+    NoFlush,
+    /// New names are not synced.
+    NoDirectorySync,
+    /// A large payload is acknowledged before it is on the disk.
+    NoPayloadSync,
+    /// Old entries go before the group is synced that says they may.
+    RemovalBeforeSync,
+    /// A payload's file goes before the group is synced that dropped it.
+    UnlinkBeforeSync,
+    /// More is written between two syncs than sled survives.
+    NoSyncBudget,
+    /// A failed sync is taken for a good one.
+    FailedSyncIgnored,
+    /// sled opens the journal itself, and not a copy of it.
+    OpenInPlace,
+    // Recovery.
+    /// A group is believed with parts missing.
+    HalfGroupBelieved,
+    /// What is left of a group that was cut short stays in the journal.
+    HalfGroupStays,
+    /// The witness is told of a group before it is synced.
+    WitnessAhead,
+    /// The witness is not asked.
+    WitnessIgnored,
+    /// The recorder is cleared before recovery is synced.
+    RecorderClearedEarly,
+    /// A place of the recorder is used again before its claim's end is synced.
+    PlaceReusedEarly,
+    /// Jobs that ran when the process died stay as they were.
+    LeasesSurvive,
+    /// A crash is counted as a failed attempt.
+    CrashUsesAttempt,
+    /// A job that must not run twice is run again after a crash.
+    AtMostOnceForgotten,
+    /// A job that ends its process every time is never quarantined.
+    NoQuarantine,
+    // The ledger.
+    /// Whoever settles a job is believed, whatever its claim.
+    ClaimUnchecked,
+    /// A carried job loses its priority.
+    CarryForgetsPriority,
+    /// A carried job loses its errors and output.
+    CarryForgetsHistory,
+    /// The digest is not compared.
+    DigestIgnored,
+    /// Jobs start a millisecond early.
+    DueOffByOne,
+    /// Jobs whose time came while the store was closed are not looked at.
+    TimerLostOnReplay,
+    /// The next id is one above the highest that is still there.
+    IdsReused,
+    /// Keys of finished jobs are free at once.
+    KeyForgotten,
+    /// Expired jobs start all the same.
+    ExpiryIgnored,
+    /// A paused queue goes on after an opening.
+    PauseForgotten,
+    /// Of equal priority the newest comes first.
+    NewestFirst,
+    /// A cancelled handler that fails is tried again.
+    CancelForgotten,
+    // Threads.
+    /// A job that is handed out is begun and taken back without looking who was first.
+    StageUnguarded,
+    /// Slots are not woken when jobs are there for them.
+    SlotNotWoken,
+    /// A handler that is asked to stop between its look and its wait is not woken.
+    NudgeUnlocked,
+}
+
+/// A moment at which a process may die: before and after each thing that must last.
+///
+/// `JOBSLED_DIE_AT=Name:n` kills the process when it comes by for the nth time, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the comments say where each is")]
+pub enum Point {
+    /// A group is decided, nothing of it written.
+    Decided,
+    /// Entries were given to sled, nothing flushed.
+    Appended,
+    /// sled has flushed, our own sync comes next.
+    Flushed,
+    /// The group is synced, nobody knows.
+    Synced,
+    /// The witness knows.
+    Witnessed,
+    /// Callers know and jobs are handed out.
+    Told,
+    /// A large payload's file is written, its name not synced.
+    PayloadWritten,
+    /// A handler is about to begin, and noted.
+    Begun,
+    /// A handler has returned, nobody was told.
+    Returned,
+    /// Opening: the copy is whole, the original has its name.
+    Copied,
+    /// Opening: neither has the name.
+    Unnamed,
+    /// Opening: the copy has the name, the original is still there.
+    Renamed,
+    /// Recovery: read back and checked, nothing written.
+    ReadBack,
+    /// Recovery: its group is synced, the recorder not cleared.
+    Recovered,
+    /// Making a store: it is whole, without its name.
+    Made,
+    /// Closing: everything is synced, the lock says nothing yet.
+    Closed,
+}
+
+#[cfg(feature = "lab")]
+mod chosen {
+    use std::str::FromStr;
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::{Bug, Point};
+
+    impl Bug {
+        /// All of them.
+        pub const ALL: [Bug; 36] = [
+            Bug::AnswerBeforeSync,
+            Bug::HandOutBeforeSync,
+            Bug::NoDataSync,
+            Bug::NoFlush,
+            Bug::NoDirectorySync,
+            Bug::NoPayloadSync,
+            Bug::RemovalBeforeSync,
+            Bug::UnlinkBeforeSync,
+            Bug::NoSyncBudget,
+            Bug::FailedSyncIgnored,
+            Bug::OpenInPlace,
+            Bug::HalfGroupBelieved,
+            Bug::HalfGroupStays,
+            Bug::WitnessAhead,
+            Bug::WitnessIgnored,
+            Bug::RecorderClearedEarly,
+            Bug::PlaceReusedEarly,
+            Bug::LeasesSurvive,
+            Bug::CrashUsesAttempt,
+            Bug::AtMostOnceForgotten,
+            Bug::NoQuarantine,
+            Bug::ClaimUnchecked,
+            Bug::CarryForgetsPriority,
+            Bug::CarryForgetsHistory,
+            Bug::DigestIgnored,
+            Bug::DueOffByOne,
+            Bug::TimerLostOnReplay,
+            Bug::IdsReused,
+            Bug::KeyForgotten,
+            Bug::ExpiryIgnored,
+            Bug::PauseForgotten,
+            Bug::NewestFirst,
+            Bug::CancelForgotten,
+            Bug::StageUnguarded,
+            Bug::SlotNotWoken,
+            Bug::NudgeUnlocked,
+        ];
+    }
+
+    impl Point {
+        /// All of them.
+        pub const ALL: [Point; 16] = [
+            Point::Decided,
+            Point::Appended,
+            Point::Flushed,
+            Point::Synced,
+            Point::Witnessed,
+            Point::Told,
+            Point::PayloadWritten,
+            Point::Begun,
+            Point::Returned,
+            Point::Copied,
+            Point::Unnamed,
+            Point::Renamed,
+            Point::ReadBack,
+            Point::Recovered,
+            Point::Made,
+            Point::Closed,
+        ];
+    }
+
+    impl FromStr for Bug {
+        type Err = String;
+
+        fn from_str(name: &str) -> Result<Bug, String> {
+            let named = |bug: &Bug| format!("{bug:?}") == name;
+            let found = Bug::ALL.into_iter().find(named);
+            found.ok_or_else(|| format!("there is no bug `{name}`"))
+        }
+    }
+
+    impl FromStr for Point {
+        type Err = String;
+
+        fn from_str(name: &str) -> Result<Point, String> {
+            let named = |point: &Point| format!("{point:?}") == name;
+            let found = Point::ALL.into_iter().find(named);
+            found.ok_or_else(|| format!("there is no point `{name}`"))
+        }
+    }
+
+    fn from_environment<T>(name: &str, read: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
+        // A lab that breaks nothing because of a typing error would call everything well.
+        Some(read(&text).unwrap_or_else(|why| panic!("{name}={text}: {why}")))
+    }
+
+    pub(crate) fn bug(asked: Bug) -> bool {
+        static CHOSEN: OnceLock<Option<Bug>> = OnceLock::new();
+        *CHOSEN.get_or_init(|| from_environment("JOBSLED_BUG", str::parse)) == Some(asked)
+    }
+
+    pub(crate) fn point(here: Point) {
+        static CHOSEN: OnceLock<Option<(Point, u64)>> = OnceLock::new();
+        static PASSED: AtomicU64 = AtomicU64::new(0);
+        let chosen = CHOSEN.get_or_init(|| {
+            from_environment("JOBSLED_DIE_AT", |text| {
+                let (name, nth) = text.split_once(':').ok_or("it is `Name:n`")?;
+                let nth = nth.parse().map_err(|e| format!("{e}"))?;
+                Ok((name.parse()?, nth))
+            })
+        });
+        if let Some((at, nth)) = chosen
+            && *at == here
+            && PASSED.fetch_add(1, Ordering::Relaxed) + 1 == *nth
+        {
+            die();
+        }
+    }
+
+    /// As a kill -9 from outside: nothing is unwound, flushed or told.
+    fn die() -> ! {
+        #[cfg(unix)]
+        {
+            let me = rustix::process::getpid();
+            let _ = rustix::process::kill_process(me, rustix::process::Signal::KILL);
+        }
+        std::process::abort()
+    }
+}
+
+#[cfg(feature = "lab")]
+pub(crate) use chosen::{bug, point};
+
+/// Whether this bug was asked for.
+#[cfg(not(feature = "lab"))]
+pub(crate) const fn bug(_asked: Bug) -> bool {
+    false
+}
+
+/// The process comes by here.
+#[cfg(not(feature = "lab"))]
+pub(crate) const fn point(_here: Point) {}
