@@ -6,6 +6,11 @@
 //!
 //! Knows nothing; anybody may ask.
 
+#![cfg_attr(
+    not(feature = "lab"),
+    allow(unreachable_pub, reason = "only the lab reaches it from outside")
+)]
+
 /// A deliberate bug: what is skipped, or done at the wrong time. `JOBSLED_BUG=Name` turns one on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(
@@ -68,16 +73,16 @@ pub enum Bug {
     DigestIgnored,
     /// Jobs start a millisecond early.
     DueOffByOne,
-    /// Jobs whose time came while the store was closed are not looked at.
-    TimerLostOnReplay,
+    /// A job that waits for another try is not among those that wait for a time.
+    TimerForgotten,
     /// The next id is one above the highest that is still there.
     IdsReused,
     /// Keys of finished jobs are free at once.
     KeyForgotten,
     /// Expired jobs start all the same.
     ExpiryIgnored,
-    /// A paused queue goes on after an opening.
-    PauseForgotten,
+    /// Jobs of a paused queue are started all the same.
+    PauseIgnored,
     /// Of equal priority the newest comes first.
     NewestFirst,
     /// A cancelled handler that fails is tried again.
@@ -168,11 +173,11 @@ mod chosen {
             Bug::CarryForgetsHistory,
             Bug::DigestIgnored,
             Bug::DueOffByOne,
-            Bug::TimerLostOnReplay,
+            Bug::TimerForgotten,
             Bug::IdsReused,
             Bug::KeyForgotten,
             Bug::ExpiryIgnored,
-            Bug::PauseForgotten,
+            Bug::PauseIgnored,
             Bug::NewestFirst,
             Bug::CancelForgotten,
             Bug::StageUnguarded,

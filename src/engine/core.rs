@@ -259,6 +259,11 @@ impl Core {
         self.mode == Mode::Closed
     }
 
+    #[cfg(feature = "lab")]
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
     #[cfg(test)]
     pub(super) fn pools_mut(&mut self) -> &mut [PoolLink] {
         &mut self.pools

@@ -50,7 +50,7 @@ impl Core {
     }
 
     /// I6: only here, after the sync, do claims leave the writer.
-    fn hand_out(&mut self, claims: Vec<(JobId, Target)>) -> Result<()> {
+    pub(super) fn hand_out(&mut self, claims: Vec<(JobId, Target)>) -> Result<()> {
         let mut for_pools: Vec<Vec<HandOut>> = self.pools.iter().map(|_| Vec::new()).collect();
         for (id, target) in claims {
             // Taken back in the same group.

@@ -12,6 +12,7 @@ use super::command::{Command, Settle};
 use super::inbox::Inbox;
 use super::log::Log;
 use crate::error::Result;
+use crate::fault::{self, Bug};
 use crate::job::{Content, Form, JobId, PayloadRef, StopKind, millis};
 use crate::journal::{EntryBytes, Payloads};
 use crate::ledger::Outcome;
@@ -247,6 +248,13 @@ impl Live {
 
     // E3: only one can win. AcqRel: it sees all that the other side wrote before, and nobody else may act.
     fn move_stage(&self, from: Stage, to: Stage) -> bool {
+        if fault::bug(Bug::StageUnguarded) {
+            let fits = self.stage() == from;
+            if fits {
+                self.stage.store(to as u8, Ordering::Release);
+            }
+            return fits;
+        }
         self.stage
             .compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Acquire)
             .is_ok()
@@ -389,8 +397,10 @@ impl Live {
 
     /// Wakes a waiting handler: it is asked to stop, or a clock was moved.
     pub(crate) fn nudge(&self) {
-        // Taken and released, so that a handler between its check and its wait is not missed.
-        drop(self.pause.lock());
+        if !fault::bug(Bug::NudgeUnlocked) {
+            // Taken and released, so that a handler between its check and its wait is not missed.
+            drop(self.pause.lock());
+        }
         self.wake.notify_all();
         #[cfg(all(unix, feature = "command"))]
         if let Some(alarm) = &*self.alarm.0.lock() {
@@ -430,7 +440,12 @@ impl HandOuts {
         queue.jobs.extend(jobs);
         let more = queue.jobs.len() - before;
         drop(queue);
-        for _ in 0..more {
+        let woken = if fault::bug(Bug::SlotNotWoken) {
+            0
+        } else {
+            more
+        };
+        for _ in 0..woken {
             // Waking a thread that is not asleep costs nothing.
             if !self.filled.notify_one() {
                 break;
@@ -456,7 +471,7 @@ impl HandOuts {
     }
 
     /// The next job if there is one.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "lab"))]
     pub(crate) fn try_next(&self) -> Option<HandOut> {
         let mut queue = self.queue.lock();
         while let Some(job) = queue.jobs.pop_front() {

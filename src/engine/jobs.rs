@@ -6,6 +6,7 @@ use super::command::Settle;
 use super::core::{Core, Mode};
 use super::handout::{Asked, Stage};
 use crate::error::{Error, Result};
+use crate::fault::{self, Bug};
 use crate::job::{Content, JobId, NewJob};
 use crate::ledger::{
     ChangeAnswer, ChangeKind, History, Outcome, Placed, Record, SettleAnswer, Settling,
@@ -138,7 +139,9 @@ impl Core {
                 | Outcome::Snoozed { .. }
                 | Outcome::GivenBack { .. },
                 Some(live),
-            ) if live.asked() == Asked::Cancelled => Outcome::Cancelled(live.reason()),
+            ) if live.asked() == Asked::Cancelled && !fault::bug(Bug::CancelForgotten) => {
+                Outcome::Cancelled(live.reason())
+            }
             (outcome, _) => outcome,
         }
     }
@@ -150,7 +153,9 @@ impl Core {
             && let Some(run) = self.running.remove(&id)
         {
             self.limited.remove(&id);
-            if run.live.stage() == Stage::Started {
+            if fault::bug(Bug::PlaceReusedEarly) {
+                self.places.give_back(run.place);
+            } else if run.live.stage() == Stage::Started {
                 self.late_places.insert(claim, run.place);
             } else {
                 self.pending.places.push(run.place);

@@ -59,14 +59,18 @@ pub(crate) use inbox::{Inbox, WhenFullRule};
 pub(crate) use log::Newest;
 pub(crate) use open::{Opened, in_store, open_memory, open_store, renew_ballast};
 pub(crate) use recorder::Recorder;
-#[cfg(feature = "lab")]
-pub(crate) use recover::first_group;
 pub(crate) use recover::{Parts, Replayed, check_digest, fold, read_back_with, recover};
 pub(crate) use shared::{Handlers, Shared};
 #[cfg(feature = "json")]
 pub(crate) use step::into_history;
 pub(crate) use watchdog::Watchdog;
 pub(crate) use writer::spawn as spawn_writer;
+#[cfg(feature = "lab")]
+pub(crate) use {
+    self::core::{Core, Disk, drain},
+    command::Settle,
+    recover::{first_group, read_back},
+};
 
 #[cfg(test)]
 mod tests;

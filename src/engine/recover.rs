@@ -20,7 +20,7 @@ use super::reader::Reader;
 use super::watchdog::Watchdog;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::fault::{self, Point};
+use crate::fault::{self, Bug, Point};
 use crate::job::JobId;
 use crate::journal::{
     Chain, Draft, Found, Geometry, Head, Header, Journal, Mark, Sealed, Store, Visit, Witness,
@@ -127,7 +127,9 @@ pub(crate) fn recover(mut parts: Parts) -> Result<Core> {
     let journal = parts.journal.as_mut();
     fault::point(Point::ReadBack);
     // I7: what is left of a commit that was cut short; gone and synced before anything is added.
-    remove_all(journal, head.incomplete.iter().copied(), parts.geometry)?;
+    if !fault::bug(Bug::HalfGroupStays) {
+        remove_all(journal, head.incomplete.iter().copied(), parts.geometry)?;
+    }
     // J3: left over from removals that were cut short, obsolete by a synced group. Nothing reads it, so it
     // goes with the groups to come: thousands of syncs, after a burst, would hold the opening up.
     let below = journal.positions_below(head.last.tail)?;
@@ -201,6 +203,9 @@ impl Core {
         };
         for event in self.ledger.recover(verdict) {
             self.push(&event)?;
+        }
+        if fault::bug(Bug::RecorderClearedEarly) {
+            self.disk.recorder.start_epoch(epoch);
         }
         self.commit()?;
         fault::point(Point::Recovered);

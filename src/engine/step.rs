@@ -13,7 +13,7 @@ use super::handout::Asked;
 use crate::error::{Error, Result};
 use crate::fault::{self, Bug, Point};
 use crate::job::JobId;
-use crate::journal::{self, Mark, Witness};
+use crate::journal::{self, Mark, Sealed, Witness};
 use crate::ledger::{Event, Filter, History, Mismatch, Stamp};
 
 /// Events that time alone may add to one group.
@@ -54,6 +54,18 @@ impl Core {
         if fault::bug(Bug::AnswerBeforeSync) {
             let answers = std::mem::take(&mut self.pending.answers);
             answers.into_iter().for_each(|answer| answer(&Fate::Synced));
+        }
+        if fault::bug(Bug::HandOutBeforeSync) {
+            let (old, new) = std::mem::take(&mut self.pending.claims)
+                .into_iter()
+                .partition(|(id, _)| self.is_written(*id));
+            self.pending.claims = new;
+            self.hand_out(old)?;
+        }
+        if fault::bug(Bug::UnlinkBeforeSync) {
+            for file in std::mem::take(&mut self.pending.files) {
+                self.disk.payloads.remove(file)?;
+            }
         }
         if let Err(error) = self.commit() {
             return Err(self.poison(&error, true));
@@ -228,6 +240,12 @@ impl Core {
         Ok(())
     }
 
+    /// Whether the job was there before this group.
+    fn is_written(&self, id: JobId) -> bool {
+        let record = self.ledger.record(id);
+        record.is_some_and(|r| r.base.position < self.draft.first_position())
+    }
+
     /// Kind and queue of a job that is there.
     fn names_of(&self, id: JobId) -> Option<(Arc<str>, Arc<str>)> {
         Some(self.ledger.shared_names(self.ledger.record(id)?))
@@ -253,11 +271,9 @@ impl Core {
 
     /// Appends and syncs the group, if there is one.
     pub(super) fn commit(&mut self) -> Result<()> {
-        let Some(journal) = &mut self.journal else {
-            return Err(Error::Closed);
-        };
         let _watched = self.watchdog.commit_begins(self.clock.now().awake);
         if self.draft.is_empty() {
+            let journal = self.journal.as_mut().ok_or(Error::Closed)?;
             self.syncs += u64::from(journal::commit(
                 journal.as_mut(),
                 &[],
@@ -284,6 +300,10 @@ impl Core {
                 .made_obsolete(self.tail..tail, &mut self.removals);
             self.tail = tail;
         }
+        if fault::bug(Bug::WitnessAhead) {
+            self.witness(group, &sealed, digest);
+        }
+        let journal = self.journal.as_mut().ok_or(Error::Closed)?;
         let syncs = journal::commit(journal.as_mut(), &sealed, &mut self.removals, self.geometry)?;
         fault::point(Point::Synced);
         self.syncs += u64::from(syncs);
@@ -292,30 +312,35 @@ impl Core {
         self.holds
             .made_obsolete(self.tail..tail, &mut self.removals);
         self.tail = tail;
-        // J7: its group is synced, and nobody is answered yet.
-        if let (Some(witness), Some(last)) = (&mut self.disk.witness, sealed.last()) {
-            let position = last.position;
-            let mark = Mark {
-                epoch: self.chain.epoch,
-                group,
-                position,
-                hash: self.chain.last_hash,
-                digest,
-                journal_bytes: self.ledger.space().total_bytes(),
-            };
-            let large_from = self.geometry.large_from();
-            if let Err(error) = witness.record(&mark, large_from) {
-                log::error!("{error}; going on without the witness");
-                self.disk
-                    .witness
-                    .take()
-                    .into_iter()
-                    .for_each(Witness::give_up);
-            }
+        if !fault::bug(Bug::WitnessAhead) {
+            self.witness(group, &sealed, digest);
         }
         fault::point(Point::Witnessed);
         self.reader.remember(sealed);
         Ok(())
+    }
+
+    /// J7: tells the witness of a group that is synced, before anybody is answered.
+    fn witness(&mut self, group: u64, sealed: &[Sealed], digest: u128) {
+        let (Some(witness), Some(last)) = (&mut self.disk.witness, sealed.last()) else {
+            return;
+        };
+        let mark = Mark {
+            epoch: self.chain.epoch,
+            group,
+            position: last.position,
+            hash: self.chain.last_hash,
+            digest,
+            journal_bytes: self.ledger.space().total_bytes(),
+        };
+        if let Err(error) = witness.record(&mark, self.geometry.large_from()) {
+            log::error!("{error}; going on without the witness");
+            self.disk
+                .witness
+                .take()
+                .into_iter()
+                .for_each(Witness::give_up);
+        }
     }
 
     /// J6: nothing will be written any more. Everybody who waits is told whether it may have been.

@@ -4,6 +4,7 @@
 //! present is skipped, because at replay its story may begin with a later `Carried`; counters and ids
 //! are folded all the same.
 
+use crate::fault::{self, Bug};
 use crate::job::{DeadReason, Expiry, JobId};
 
 use super::Ledger;
@@ -90,6 +91,9 @@ impl Ledger {
             Event::Recovered { id, claim, crashed } => self.end_lease(*id, *claim, |r| {
                 r.phase = Phase::Waiting;
                 r.crashes = r.crashes.saturating_add(u8::from(*crashed));
+                if fault::bug(Bug::CrashUsesAttempt) {
+                    r.failures = r.failures.saturating_add(u16::from(*crashed));
+                }
             }),
             Event::Cancelled {
                 id, claim, history, ..

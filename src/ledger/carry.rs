@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::fault::{self, Bug};
+
 use super::Ledger;
 use super::event::{Event, History, NewRecord, Payload, Phase, Place, Standing};
 
@@ -62,7 +64,11 @@ impl Ledger {
         let finished = !matches!(r.phase, Phase::Waiting | Phase::Running);
         let job = NewRecord {
             queue,
-            priority: r.priority,
+            priority: if fault::bug(Bug::CarryForgetsPriority) {
+                base.priority
+            } else {
+                r.priority
+            },
             due_ms: r.due_ms,
             relative: r.relative,
             expires: r.expires(),
@@ -81,6 +87,7 @@ impl Ledger {
             finished_at_ms: if finished { r.due_ms } else { 0 },
             lease: self.leases.get(&base.id).copied(),
         };
+        let history = history.filter(|_| !fault::bug(Bug::CarryForgetsHistory));
         Some(Event::Carried(job, standing, history))
     }
 

@@ -1,5 +1,6 @@
 //! Who runs next.
 
+use crate::fault::{self, Bug};
 use crate::job::{JobId, OnCrash};
 
 use super::Ledger;
@@ -155,7 +156,8 @@ impl Ledger {
             None => self.queue(queue)?,
         };
         let cap = state.cap();
-        (!state.control.paused && cap.is_none_or(|cap| state.running < cap)).then_some(state)
+        let paused = state.control.paused && !fault::bug(Bug::PauseIgnored);
+        (!paused && cap.is_none_or(|cap| state.running < cap)).then_some(state)
     }
 
     fn queue_of_pool(&self, queue: QueueIx, pool: usize) -> Option<&QueueState> {

@@ -3,10 +3,12 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::error::{Error, Result};
+use crate::fault::{self, Bug};
 use crate::job::{JobId, NewJob};
 
 use super::event::{Event, NewRecord};
 use super::names::{KindIx, NAMES_MAX};
+use super::table::Record;
 use super::{Ledger, Payload};
 
 /// What became of one job of an enqueue.
@@ -28,6 +30,10 @@ impl Ledger {
         let mut events = Vec::with_capacity(jobs.len());
         let mut in_batch: HashMap<(&str, &str), JobId> = HashMap::new();
         let mut next_id = self.root.next_id;
+        if fault::bug(Bug::IdsReused) {
+            let newest = self.jobs.iter_from(JobId::from_number(0)).last();
+            next_id = newest.map_or(1, |(id, _)| id.number() + 1);
+        }
         self.check_room(jobs)?;
         for job in jobs {
             let key = job.key.as_deref();
@@ -54,6 +60,10 @@ impl Ledger {
     /// The job that has the key. L6: by no look at the clock; a key is free when `tick` has freed it.
     pub(crate) fn key_holder(&self, kind: &str, key: &str) -> Option<JobId> {
         let taken = self.keys.find(KindIx(self.kinds.find(kind)?), key)?;
+        let finished = |record: &Record| record.state().is_finished();
+        if fault::bug(Bug::KeyForgotten) && self.record(taken.id).is_none_or(finished) {
+            return None;
+        }
         Some(taken.id)
     }
 

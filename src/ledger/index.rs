@@ -1,5 +1,6 @@
 //! Index keeping: a record is in the table, in one index of its state, in the counts and in the digest, or in none.
 
+use crate::fault::{self, Bug};
 use crate::job::JobId;
 
 use super::Ledger;
@@ -79,6 +80,7 @@ impl Ledger {
                     self.expiries.insert((at, id));
                 }
                 match r.waits {
+                    Waits::ForTime if r.failures > 0 && fault::bug(Bug::TimerForgotten) => {}
                     Waits::ForTime => {
                         self.timers.insert((r.due_ms, id));
                     }
@@ -118,7 +120,9 @@ impl Ledger {
     fn place_of(&self, r: &Record) -> Waits {
         if r.due_ms > self.judged_at_ms {
             Waits::ForTime
-        } else if r.expires_at_ms().is_some_and(|at| at <= self.judged_at_ms) {
+        } else if r.expires_at_ms().is_some_and(|at| at <= self.judged_at_ms)
+            && !fault::bug(Bug::ExpiryIgnored)
+        {
             Waits::Held
         } else {
             Waits::Ready
@@ -165,6 +169,7 @@ impl Ledger {
     /// I5: sorts the waiting jobs by a new time: no job is ready before its wait-until, and none that is
     /// past its expiry. Nothing of this is stored.
     pub(crate) fn judge(&mut self, now_ms: i64) {
+        let now_ms = now_ms + i64::from(fault::bug(Bug::DueOffByOne));
         let before_ms = std::mem::replace(&mut self.judged_at_ms, now_ms);
         let mut again: Vec<JobId> = if now_ms < before_ms {
             // The clock was set back: whoever is ready may have become early again.

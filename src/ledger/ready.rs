@@ -6,6 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use crate::fault::{self, Bug};
 use crate::job::{JobId, Priority};
 
 use super::table::Record;
@@ -106,6 +107,10 @@ impl IdSet {
     }
 
     fn first(&self) -> Option<JobId> {
+        if fault::bug(Bug::NewestFirst) {
+            let (number, word) = self.words.last_key_value()?;
+            return Some(JobId::from_number(number * 64 + u64::from(word.ilog2())));
+        }
         let (number, word) = self.words.first_key_value()?;
         Some(JobId::from_number(
             number * 64 + u64::from(word.trailing_zeros()),

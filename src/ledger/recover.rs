@@ -2,6 +2,7 @@
 //!
 //! Their leases are stale by proof, for we hold the store's lock. Nothing is decided by a time-out.
 
+use crate::fault::{self, Bug};
 use crate::job::{DeadReason, JobId, OnCrash};
 
 use super::Ledger;
@@ -25,6 +26,9 @@ impl Ledger {
         &self,
         verdict: impl Fn(JobId, &LeaseRecord) -> Verdict,
     ) -> Vec<Event<'static>> {
+        if fault::bug(Bug::LeasesSurvive) {
+            return Vec::new();
+        }
         // I3: every one of them ends, so no job waits for a process that is gone.
         let mut stale: Vec<(JobId, LeaseRecord)> = self
             .leases
@@ -65,10 +69,11 @@ impl Ledger {
         };
         match self.policies.get(record.policy).on_crash {
             // L11: it may have run to its end.
-            OnCrash::Dead => died(DeadReason::Crashed),
+            OnCrash::Dead if !fault::bug(Bug::AtMostOnceForgotten) => died(DeadReason::Crashed),
             OnCrash::QuarantineAfter(most)
                 // L8: had it run beside others, any of them could have been the one.
                 if verdict == Verdict::Started
+                    && !fault::bug(Bug::NoQuarantine)
                     && lease.alone
                     && record.crashes.saturating_add(1) >= most.max(2) =>
             {

@@ -1,5 +1,6 @@
 //! What a worker says about the job it ran.
 
+use crate::fault::{self, Bug};
 use crate::job::{
     Content, DeadReason, ERROR_BYTES_MAX, ERRORS_KEPT_MAX, JobId, OnCrash, REASON_BYTES_MAX,
     truncate,
@@ -76,13 +77,14 @@ impl Ledger {
         let Some(record) = self.jobs.get(id) else {
             return (SettleAnswer::LeaseLost, None);
         };
-        if self
+        let Some(claim) = self
             .leases
             .get(&id)
-            .is_none_or(|lease| lease.claim != claim)
-        {
+            .map(|lease| lease.claim)
+            .filter(|held| *held == claim || fault::bug(Bug::ClaimUnchecked))
+        else {
             return (SettleAnswer::LeaseLost, None);
-        }
+        };
         // L11: whether it ran to its end is unknown, so a job of which there must be no second run is given up.
         let once = self.policies.get(record.policy).on_crash == OnCrash::Dead;
         let died = |reason, history| Event::Died {

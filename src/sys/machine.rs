@@ -100,6 +100,10 @@ fn raw_host_name() -> String {
 /// and whoever asks must take 0 as *another boot*.
 pub(crate) fn boot_id() -> u128 {
     static BOOT: OnceLock<u128> = OnceLock::new();
+    #[cfg(feature = "lab")]
+    if let Some(id) = super::scripted::boot_id() {
+        return id;
+    }
     *BOOT.get_or_init(|| {
         if !cfg!(any(target_os = "linux", target_os = "android")) {
             return 0;

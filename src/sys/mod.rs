@@ -8,6 +8,8 @@
 
 mod machine;
 mod random;
+#[cfg(feature = "lab")]
+pub(crate) mod scripted;
 
 pub(crate) mod files;
 pub(crate) mod heap;

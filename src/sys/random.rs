@@ -8,11 +8,20 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// 16 random bytes as a number.
 pub(crate) fn random_u128() -> u128 {
+    #[cfg(feature = "lab")]
+    if let (Some(low), Some(high)) = (super::scripted::random_u64(), super::scripted::random_u64())
+    {
+        return u128::from(high) << 64 | u128::from(low);
+    }
     u128::from_le_bytes(random_bytes())
 }
 
 /// 8 random bytes as a number.
 pub(crate) fn random_u64() -> u64 {
+    #[cfg(feature = "lab")]
+    if let Some(number) = super::scripted::random_u64() {
+        return number;
+    }
     u64::from_le_bytes(random_bytes())
 }
 
