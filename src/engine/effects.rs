@@ -295,7 +295,7 @@ impl Core {
         Ok(())
     }
 
-    fn details(&mut self, id: JobId) -> Result<Option<Details>> {
+    pub(crate) fn details(&mut self, id: JobId) -> Result<Option<Details>> {
         let Some(record) = self.ledger.record(id) else {
             return Ok(None);
         };

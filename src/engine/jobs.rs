@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::fault::{self, Bug};
 use crate::job::{Content, JobId, NewJob};
 use crate::ledger::{
-    ChangeAnswer, ChangeKind, History, Outcome, Placed, Record, SettleAnswer, Settling,
+    ChangeAnswer, ChangeKind, Event, History, Outcome, Placed, Record, SettleAnswer, Settling,
 };
 
 /// How often free space is looked at.
@@ -103,6 +103,9 @@ impl Core {
         if let Some(event) = event {
             self.push(&event)?;
             self.let_go(id, claim);
+            if matches!(event, Event::Released { .. }) {
+                self.make_due_again(id)?;
+            }
         }
         if answer == SettleAnswer::LeaseLost {
             self.pending.places.extend(self.late_places.remove(&claim));
@@ -126,6 +129,14 @@ impl Core {
             self.answer(move |fate| reply.send(fate.of(answer == SettleAnswer::Settled)));
         }
         Ok(())
+    }
+
+    /// I3: what was due and is given back does not wait for a clock that was set back meanwhile.
+    pub(super) fn make_due_again(&mut self, id: JobId) -> Result<()> {
+        match self.ledger.due_again(id, self.now.wall_ms) {
+            Some(event) => self.push(&event),
+            None => Ok(()),
+        }
     }
 
     /// Whoever was asked to cancel need not say so: an attempt that ends without an output has obeyed. Else a

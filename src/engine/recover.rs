@@ -203,6 +203,9 @@ impl Core {
         };
         for event in self.ledger.recover(verdict) {
             self.push(&event)?;
+            if let Event::Recovered { id, .. } = event {
+                self.make_due_again(id)?;
+            }
         }
         if fault::bug(Bug::RecorderClearedEarly) {
             self.disk.recorder.start_epoch(epoch);

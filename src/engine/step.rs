@@ -105,7 +105,12 @@ impl Core {
                 return Err(error);
             }
         }
-        for event in self.ledger.prune(now_ms, trusted, TICK_EVENTS_MAX) {
+        // Whoever waits for a job is told of its end, also if it is the oldest by a clock that was set back.
+        let awaited = self.pending.ended.iter().copied().collect();
+        for event in self
+            .ledger
+            .prune(now_ms, trusted, TICK_EVENTS_MAX, &awaited)
+        {
             self.push(&event)?;
         }
         self.watch_limits()?;

@@ -173,15 +173,6 @@ impl SimDisk {
         state.durable.insert(damage.position, damage.before);
         state.current = state.durable.clone();
     }
-
-    /// A hash of all that a reader would see.
-    pub(super) fn fingerprint(&self) -> u64 {
-        let state = self.0.lock();
-        let of = |(position, bytes): (&u64, &Arc<Vec<u8>>)| {
-            xxhash_rust::xxh3::xxh3_64_with_seed(bytes, *position)
-        };
-        state.current.iter().map(of).fold(0, u64::wrapping_add)
-    }
 }
 
 impl State {

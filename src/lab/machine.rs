@@ -63,7 +63,7 @@ pub enum When {
 }
 
 /// A job that is asked for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "as in the public API")]
 pub struct Wish {
     pub kind: String,
@@ -585,6 +585,19 @@ impl Machine {
         page.rows.into_iter().map(Seen::from).collect()
     }
 
+    /// What a job's frames say, without asking the engine for an answer.
+    pub fn details(&mut self, id: u64) -> Option<Told> {
+        let payloads = self.payloads.clone();
+        let core = &mut self.on.as_mut()?.core;
+        let details = core.details(JobId::from_number(id)).ok()??;
+        Some(told(details, &payloads))
+    }
+
+    /// From the next opening on, these kinds have a handler.
+    pub fn handle(&mut self, kinds: Vec<String>) {
+        self.setting.handled = kinds;
+    }
+
     /// What goes wrong with the `n`th operation of the disk from now.
     pub fn plan_trouble(&self, n: u64, trouble: Trouble) {
         self.disk.plan(n, trouble);
@@ -620,9 +633,9 @@ impl Machine {
         self.disk.undo(damage);
     }
 
-    /// A hash of the journal as it stands.
-    pub fn fingerprint(&self) -> u64 {
-        self.disk.fingerprint()
+    /// The digest of all that must survive, as it stands.
+    pub fn digest(&self) -> u128 {
+        self.on.as_ref().map_or(0, |on| on.core.ledger().digest())
     }
 
     fn look_at_witness(&mut self) {

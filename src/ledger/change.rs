@@ -109,6 +109,14 @@ impl Ledger {
         })
     }
 
+    /// For a job that was running and waits again as it did before: it had been due, and asked for as a span it must
+    /// not wait once more because the clock was set back while it ran.
+    pub(crate) fn due_again(&self, id: JobId, now_ms: i64) -> Option<Event<'static>> {
+        let record = self.jobs.get(id)?;
+        let early = record.phase == Phase::Waiting && record.relative && record.due_ms > now_ms;
+        early.then(|| rescheduled(id, Wait::No, now_ms))
+    }
+
     /// L9: a job goes; its key stays taken for the rest of its time. L6: should that be over, a clock that is
     /// trusted says so in `tick`.
     fn deletion(&self, id: JobId, record: &Record) -> Vec<Event<'static>> {

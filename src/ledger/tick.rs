@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use rustc_hash::FxHashSet;
+
 use crate::job::{DeadReason, JobId};
 
 use super::Ledger;
@@ -64,8 +66,14 @@ impl Ledger {
         })
     }
 
-    /// Finished jobs beyond what is kept, oldest first.
-    pub(crate) fn prune(&self, now_ms: i64, trusted: bool, most: usize) -> Vec<Event<'static>> {
+    /// Finished jobs beyond what is kept, oldest first; `spared` are not among them.
+    pub(crate) fn prune(
+        &self,
+        now_ms: i64,
+        trusted: bool,
+        most: usize,
+        spared: &FxHashSet<JobId>,
+    ) -> Vec<Event<'static>> {
         let mut ids: Vec<JobId> = Vec::new();
         for queue in &self.queues {
             let QueueState {
@@ -85,7 +93,10 @@ impl Ledger {
                     .iter()
                     .enumerate()
                     .take_while(|(n, (at, _))| *n < extra || old(*at));
-                ids.extend(out.map(|(_, (_, id))| *id).take(most - ids.len().min(most)));
+                let out = out
+                    .map(|(_, (_, id))| *id)
+                    .filter(|id| !spared.contains(id));
+                ids.extend(out.take(most - ids.len().min(most)));
             }
         }
         if ids.is_empty() {

@@ -25,7 +25,7 @@ pub(crate) struct Check {
 }
 
 /// All checks, in the order in which they run: quick ones first.
-pub(crate) const CHECKS: &[Check] = &[];
+pub(crate) const CHECKS: &[Check] = &[crate::sim::CHECK];
 
 /// A process of a check's own: this program again. Its first argument is one of these.
 pub(crate) const CHILDREN: &[Child] = &[];
@@ -166,6 +166,17 @@ impl Order {
     pub(crate) fn is_over(&self) -> bool {
         self.until.is_some_and(|until| Instant::now() >= until)
     }
+}
+
+/// A directory in memory where there is one: what is in it need not survive, and syncs cost nothing.
+pub(crate) fn memory_dir() -> tempfile::TempDir {
+    let shared = Path::new("/dev/shm");
+    let made = if shared.is_dir() {
+        tempfile::tempdir_in(shared)
+    } else {
+        tempfile::tempdir()
+    };
+    made.expect("a temporary directory can be made")
 }
 
 /// What `f` says; a panic is a failure with its message.

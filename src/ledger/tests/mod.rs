@@ -12,6 +12,8 @@ mod twin;
 
 use std::collections::BTreeMap;
 
+use rustc_hash::FxHashSet;
+
 use super::*;
 use crate::job::{
     Backoff, Content, DeadReason, Expiry, NewJob, OnCrash, Policy, Priority, State, Wait,
@@ -182,7 +184,9 @@ impl Life {
     fn tick(&mut self, trusted: bool) {
         let over = self.ledger.tick(self.now_ms, trusted, 100);
         over.iter().for_each(|event| self.push(event));
-        let pruned = self.ledger.prune(self.now_ms, trusted, 100);
+        let pruned = self
+            .ledger
+            .prune(self.now_ms, trusted, 100, &FxHashSet::default());
         pruned.iter().for_each(|event| self.push(event));
     }
 
