@@ -269,16 +269,23 @@ impl Live {
         }
     }
 
-    /// Asks the handler to stop. The first reason stays, except that a lost lease outdoes all.
+    /// Asks the handler to stop. The first reason stays, except that a cancellation outdoes what would bring the job
+    /// back, and a lost lease outdoes all.
     pub(crate) fn ask(&self, why: Asked, reason: &str, now: Duration) {
         let mut told = self.reason.lock();
-        if self.asked() == Asked::No {
-            // Before `asked`: a handler that sees it may settle at once, and say why.
-            reason.clone_into(&mut told);
-            self.asked_at.store(ms(now).max(1), Ordering::Release);
-            self.asked.store(why as u8, Ordering::Release);
-        } else if why == Asked::LeaseLost {
-            self.asked.store(why as u8, Ordering::Release);
+        match (self.asked(), why) {
+            (Asked::No, _) => {
+                // Before `asked`: a handler that sees it may settle at once, and say why.
+                reason.clone_into(&mut told);
+                self.asked_at.store(ms(now).max(1), Ordering::Release);
+                self.asked.store(why as u8, Ordering::Release);
+            }
+            (Asked::TimeLimit | Asked::Stalled | Asked::Shutdown, Asked::Cancelled) => {
+                reason.clone_into(&mut told);
+                self.asked.store(why as u8, Ordering::Release);
+            }
+            (_, Asked::LeaseLost) => self.asked.store(why as u8, Ordering::Release),
+            _ => {}
         }
         drop(told);
         if why == Asked::LeaseLost {

@@ -25,7 +25,7 @@ pub(crate) struct Check {
 }
 
 /// All checks, in the order in which they run: quick ones first.
-pub(crate) const CHECKS: &[Check] = &[crate::sim::CHECK];
+pub(crate) const CHECKS: &[Check] = &[crate::sim::CHECK, crate::sabotage::CHECK];
 
 /// A process of a check's own: this program again. Its first argument is one of these.
 pub(crate) const CHILDREN: &[Child] = &[];
@@ -171,10 +171,12 @@ impl Order {
 /// A directory in memory where there is one: what is in it need not survive, and syncs cost nothing.
 pub(crate) fn memory_dir() -> tempfile::TempDir {
     let shared = Path::new("/dev/shm");
+    let mut named = tempfile::Builder::new();
+    named.prefix("jobsled-lab-");
     let made = if shared.is_dir() {
-        tempfile::tempdir_in(shared)
+        named.tempdir_in(shared)
     } else {
-        tempfile::tempdir()
+        named.tempdir()
     };
     made.expect("a temporary directory can be made")
 }

@@ -21,6 +21,7 @@
 
 mod check;
 mod random;
+mod sabotage;
 mod sim;
 
 use std::process::ExitCode;

@@ -50,8 +50,9 @@ pub(crate) struct Job {
     pub(crate) cancel_asked: bool,
     pub(crate) expires_at_ms: Option<i64>,
     pub(crate) output: Option<Vec<u8>>,
-    /// Errors of failed attempts, oldest first; `None` once a limit or crash may have added some.
-    pub(crate) errors: Option<Vec<String>>,
+    /// Errors of failed attempts, oldest first, with the engine's own words for limits left open. `None`: a crash
+    /// may have come before or after the last one.
+    pub(crate) errors: Option<Vec<Option<String>>>,
     pub(crate) key_until_ms: i64,
     /// When it was set is not known: it is due as it is shown.
     due_unknown: bool,
@@ -134,7 +135,7 @@ impl Job {
             } => {
                 self.failures += 1;
                 if let Some(errors) = &mut self.errors {
-                    errors.push(error.clone());
+                    errors.push((!error.is_empty()).then(|| error.clone()));
                 }
                 if self.failures >= self.wish.attempts_max {
                     self.end(Is::Dead(DeadReason::AttemptsUsedUp));
@@ -230,6 +231,10 @@ pub(crate) struct Model {
     by_hand: BTreeSet<u64>,
     /// Asked to be pruned in this step.
     pruning: bool,
+    /// The latest wall clock that was ever shown: what it freed stays free when it is set back.
+    latest_ms: i64,
+    /// Other versions of jobs, until the next look.
+    others: Vec<(u64, Job)>,
 }
 
 impl Model {
@@ -245,6 +250,8 @@ impl Model {
             newest_claim: 0,
             by_hand: BTreeSet::new(),
             pruning: false,
+            latest_ms: i64::MIN,
+            others: Vec::new(),
         }
     }
 
@@ -341,6 +348,10 @@ impl Model {
                 let job = self.jobs.get(&id).cloned();
                 let job =
                     job.ok_or_else(|| format!("{call:?} was done and there is no job {id}"))?;
+                // Taken back, or expired, earlier in the step.
+                let others = taken_back(&job).into_iter().chain(expired(&job, at));
+                let others = others.filter_map(|other| changed(&other, call, at.now_ms));
+                self.others.extend(others.map(|other| (id, other)));
                 self.keep(id, changed(&job, call, at.now_ms));
                 Ok(())
             }
@@ -430,7 +441,10 @@ impl Model {
             .iter()
             .find(|(_, job)| has(job))
             .map(|(id, _)| *id);
-        let held = self.held_keys.get(key).filter(|(_, until)| *until > now_ms);
+        let held = self
+            .held_keys
+            .get(key)
+            .filter(|(_, until)| *until > now_ms.max(self.latest_ms));
         living.or(held.map(|(id, _)| *id))
     }
 
@@ -480,7 +494,10 @@ impl Model {
             if at.set_ms == (0, 0) && shows(was, row, at) {
                 continue;
             }
-            let now = self.became(was, row, at)?;
+            let now = self.became(was, row, at);
+            let others = self.others.iter().filter(|(other, _)| other == id);
+            let mut others = others.filter_map(|(_, other)| self.became(other, row, at).ok());
+            let now = now.or_else(|why| others.next().ok_or(why))?;
             self.jobs.insert(*id, Rc::new(now));
         }
         for (id, job) in before.iter().filter(|(id, _)| !seen.contains_key(id)) {
@@ -496,6 +513,8 @@ impl Model {
         self.check_retention(&before)?;
         self.check_claims(&before, at)?;
         (self.pruning, self.by_hand) = (false, BTreeSet::new());
+        self.others.clear();
+        self.latest_ms = self.latest_ms.max(at.now_ms);
         Ok(())
     }
 
@@ -757,6 +776,8 @@ impl Model {
             }
         }
         (self.pruning, self.by_hand) = (false, BTreeSet::new());
+        self.others.clear();
+        self.latest_ms = self.latest_ms.max(at.now_ms);
         Ok(())
     }
 
@@ -890,6 +911,7 @@ fn after_crash(job: &Job, crash: Crash) -> Vec<Job> {
     }
     if (started || unsure) && job.wish.once {
         let mut dead = job.clone();
+        dead.errors = None;
         dead.end(Is::Dead(DeadReason::Crashed));
         ways.push(dead);
     } else if started || unsure {
@@ -949,6 +971,7 @@ fn changed(job: &Job, call: &Call, now_ms: i64) -> Option<Job> {
             let (due_ms, moves) = due(when, now_ms);
             if job.is_finished() {
                 (job.failures, job.crashes, job.expires_at_ms) = (0, 0, None);
+                job.cancel_asked = false;
                 job.is = Is::Waiting;
             }
             (job.due_ms, job.moves) = (due_ms, moves);
@@ -1081,8 +1104,8 @@ fn by_limit(job: &Job, at: Moment) -> Option<Job> {
         return None;
     }
     let mut job = job.clone();
-    job.errors = None;
     if job.wish.once && !job.cancel_asked {
+        job.errors.iter_mut().for_each(|errors| errors.push(None));
         job.end(Is::Dead(DeadReason::Crashed));
     } else {
         let end = End::Failed {
@@ -1122,6 +1145,7 @@ fn shows(job: &Job, row: &Seen, at: Moment) -> bool {
         && (job.queue == row.queue && job.priority == row.priority)
         && (job.attempt, job.failures, job.crashes) == (row.attempt, row.failures, row.crashes)
         && (job.wish.kind == row.kind && job.wish.key == row.key)
+        && (job.is_finished() || job.expires_at_ms == row.expires_at_ms)
 }
 
 /// The invariant that is broken when a job is not what it was.
