@@ -7,6 +7,7 @@
 )]
 
 mod cuts;
+mod found;
 mod holds;
 
 use std::sync::Arc;
