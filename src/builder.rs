@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 
 use crate::clock::{Clock, SystemClock};
 use crate::engine::{
-    Engine, Events, HandOuts, Handlers, Hub, Inbox, Limits, Live, Opened, Parts, PoolLink, Shared,
-    Watchdog, WhenFullRule, in_store, open_memory, open_store, recover, renew_ballast,
+    Engine, Events, HandOuts, Handlers, Hub, Inbox, Limits, Live, MemoryStore, Opened, Parts,
+    PoolLink, Shared, Watchdog, WhenFullRule, in_store, open_store, recover, renew_ballast,
     spawn_writer,
 };
 use crate::error::{Error, Result};
@@ -404,11 +404,30 @@ impl EngineBuilder {
         let opened = match self.dir.clone() {
             Some(dir) => open_store(&dir, self.take_over, self.clock.as_ref(), &setup)
                 .map_err(|error| in_store(error, Some(&dir)))?,
-            None => open_memory(self.clock.as_ref(), setup)?,
+            None => MemoryStore::new(self.clock.as_ref())?.open(self.clock.as_ref(), setup)?,
         };
         let store_dir = opened.disk.dir.clone();
         self.start(opened, pools)
             .map_err(|error| in_store(error, store_dir.as_deref()))
+    }
+
+    /// Opens a store in memory that may have been open before, with the pools' tasks passed to `stage`, one at a time.
+    #[cfg(feature = "testing")]
+    pub(crate) fn rehearse(
+        mut self,
+        store: &MemoryStore,
+        stage: impl Fn(crate::Task) + Clone + Send + Sync + 'static,
+    ) -> Result<Engine> {
+        if let Some(wrong) = self.wrong.take() {
+            return Err(wrong);
+        }
+        let mut pools = self.pools()?;
+        for pool in &mut pools {
+            *pool = Pool::custom(pool.name.clone(), 1, stage.clone()).claim_ahead(0);
+        }
+        let setup = self.setup(&pools)?;
+        let opened = store.open(self.clock.as_ref(), setup)?;
+        self.start(opened, pools)
     }
 
     fn register<J: Job>(mut self, entry: Entry) -> EngineBuilder {

@@ -47,6 +47,8 @@ pub mod lab;
 mod ledger;
 mod moment;
 mod sys;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod worker;
 
 pub use builder::{EngineBuilder, Queue, WhenFull};

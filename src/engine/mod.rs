@@ -57,7 +57,7 @@ pub(crate) use hold::read_slice;
 pub(crate) use inbox::{Inbox, WhenFullRule};
 #[cfg(all(unix, feature = "command"))]
 pub(crate) use log::Newest;
-pub(crate) use open::{Opened, in_store, open_memory, open_store, renew_ballast};
+pub(crate) use open::{MemoryStore, Opened, in_store, open_store, renew_ballast};
 pub(crate) use recorder::Recorder;
 pub(crate) use recover::{Parts, Replayed, check_digest, fold, read_back_with, recover};
 pub(crate) use shared::{Handlers, Shared};

@@ -84,40 +84,56 @@ pub(crate) fn renew_ballast(dir: &Path) {
     }
 }
 
-pub(crate) fn open_memory(clock: &dyn Clock, setup: Setup) -> Result<Opened> {
-    let header = StoreHeader {
-        store: sys::random_u128(),
-        geometry: Geometry::DEFAULT,
-    };
-    let mut journal: Box<dyn journal::Journal> = Box::new(MemoryDisk::default().journal());
-    let mut chain = header.first_chain();
-    let group = first_group(&mut chain, header.geometry, clock.now().wall_ms)?;
-    journal::commit(
-        journal.as_mut(),
-        &group,
-        &mut std::collections::VecDeque::new(),
-        header.geometry,
-    )?;
-    let replayed = read_back(
-        journal.as_mut(),
-        header.store,
-        None,
-        setup,
-        clock.now().wall_ms,
-    )?;
-    let disk = Disk {
-        dir: None,
-        witness: None,
-        payloads: Arc::new(Payloads::in_memory()),
-        recorder: Arc::new(Recorder::none()),
-        lock: None,
-    };
-    Ok(Opened {
-        header,
-        journal,
-        replayed,
-        disk,
-    })
+/// What an engine in memory has in the place of a directory.
+#[derive(Clone, Debug)]
+pub(crate) struct MemoryStore {
+    header: StoreHeader,
+    pub(crate) disk: MemoryDisk,
+    payloads: Arc<Payloads>,
+}
+
+impl MemoryStore {
+    pub(crate) fn new(clock: &dyn Clock) -> Result<MemoryStore> {
+        let header = StoreHeader {
+            store: sys::random_u128(),
+            geometry: Geometry::DEFAULT,
+        };
+        let disk = MemoryDisk::default();
+        let mut chain = header.first_chain();
+        let group = first_group(&mut chain, header.geometry, clock.now().wall_ms)?;
+        journal::commit(
+            &mut disk.journal(),
+            &group,
+            &mut std::collections::VecDeque::new(),
+            header.geometry,
+        )?;
+        let payloads = Arc::new(Payloads::in_memory());
+        Ok(MemoryStore {
+            header,
+            disk,
+            payloads,
+        })
+    }
+
+    pub(crate) fn open(&self, clock: &dyn Clock, setup: Setup) -> Result<Opened> {
+        let header = self.header;
+        let mut journal: Box<dyn journal::Journal> = Box::new(self.disk.journal());
+        let now_ms = clock.now().wall_ms;
+        let replayed = read_back(journal.as_mut(), header.store, None, setup, now_ms)?;
+        let disk = Disk {
+            dir: None,
+            witness: None,
+            payloads: self.payloads.clone(),
+            recorder: Arc::new(Recorder::none()),
+            lock: None,
+        };
+        Ok(Opened {
+            header,
+            journal,
+            replayed,
+            disk,
+        })
+    }
 }
 
 fn make_dir(dir: &Path) -> Result<()> {

@@ -24,6 +24,7 @@ struct DiskState {
     syncs: u64,
     /// Fail the sync with this number and all later ones.
     fail_from_sync: Option<u64>,
+    failed: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -51,7 +52,7 @@ impl MemoryDisk {
     }
 
     /// The power goes: of the un-synced operations those for which `keep` says so reached the disk.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn cut_power(&self, mut keep: impl FnMut() -> bool) {
         let mut state = self.state.lock();
         let unsynced = std::mem::take(&mut state.unsynced);
@@ -62,18 +63,25 @@ impl MemoryDisk {
     }
 
     /// Every sync from the `n`th on (counting from 1, over the disk's life) fails.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn fail_from_sync(&self, n: u64) {
         self.state.lock().fail_from_sync = Some(n);
     }
 
     /// Syncs work again.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn heal(&self) {
-        self.state.lock().fail_from_sync = None;
+        let mut state = self.state.lock();
+        (state.fail_from_sync, state.failed) = (None, false);
     }
 
-    #[cfg(test)]
+    /// Whether a sync has failed since it was last healed.
+    #[cfg(feature = "testing")]
+    pub(crate) fn has_failed(&self) -> bool {
+        self.state.lock().failed
+    }
+
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn syncs(&self) -> u64 {
         self.state.lock().syncs
     }
@@ -131,8 +139,8 @@ impl Journal for MemoryJournal {
 
     fn sync(&mut self) -> Result<()> {
         let mut state = self.disk.state.lock();
-        state.syncs += 1;
-        if state.fail_from_sync.is_some_and(|n| state.syncs >= n) {
+        if state.fail_from_sync.is_some_and(|n| state.syncs + 1 >= n) {
+            state.failed = true;
             let source = std::io::Error::other("the disk was told to fail");
             return Err(Error::Io {
                 doing: "sync",
@@ -140,6 +148,7 @@ impl Journal for MemoryJournal {
                 source,
             });
         }
+        state.syncs += 1;
         let unsynced = std::mem::take(&mut state.unsynced);
         unsynced
             .into_iter()

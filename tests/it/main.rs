@@ -42,5 +42,8 @@ mod moments;
 mod order;
 /// Slots that hang and come back, executors that do not run what they get.
 mod pools;
+/// The kit for tests of programs that use the engine.
+#[cfg(feature = "testing")]
+mod rehearsal;
 /// The rules of the house that a program can check.
 mod tidy;
