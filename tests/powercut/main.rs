@@ -28,6 +28,8 @@ mod image;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod log;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod places;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod recorder;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod rows;

@@ -6,18 +6,22 @@
 //! logged before [`start`]. `sync_file_range` is not here: it is no promise.
 //!
 //! What comes by another way (a raw system call) would be missed; that the log alone gives the very
-//! files that are on disk is checked after every recorded life (`Disk::assert_equals`).
+//! files that are on disk is checked after every recorded life (`Disk::assert_equals`). One such call is seen by
+//! what it does: a file that has grown by itself was lengthened by `fallocate`.
+//!
+//! `tests/lab/preload.rs` has the same recorder as a library, for programs that are not this one.
 
 #![expect(unsafe_code, reason = "takes the place of functions of the C library")]
 #![expect(unreachable_pub, reason = "the linker reaches them")]
 
 use std::cell::Cell;
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::os::fd::IntoRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use libc::{mode_t, off_t, size_t, ssize_t};
 
@@ -40,9 +44,12 @@ struct Recorder {
     marks: String,
     log: c_int,
     forget_data_syncs: bool,
+    /// How long files are, as far as the log says.
+    lengths: HashMap<u64, u64>,
 }
 
-static ACTIVE: AtomicBool = AtomicBool::new(false);
+/// The process that is recorded, 0 for none. Not what it forks: that shares the lock, but not its holder.
+static ACTIVE: AtomicI32 = AtomicI32::new(0);
 static RECORDER: Mutex<Option<Recorder>> = Mutex::new(None);
 
 const PATH_BYTES_MAX: usize = 4096;
@@ -54,12 +61,19 @@ pub(crate) fn start(recording: &Recording<'_>) {
             .expect("the laboratory's paths are text")
             .to_owned()
     };
-    let log = std::fs::File::create(recording.log).expect("the log can be made");
+    let _ = std::fs::remove_file(recording.log);
+    // Others may add marks of their own.
+    let log = std::fs::OpenOptions::new()
+        .create_new(true)
+        .append(true)
+        .open(recording.log)
+        .expect("the log can be made");
     let recorder = Recorder {
         root: text(recording.root),
         marks: text(recording.marks),
         log: log.into_raw_fd(),
         forget_data_syncs: recording.forget_data_syncs,
+        lengths: HashMap::new(),
     };
     let inode = std::fs::metadata(recording.root)
         .expect("the root is there")
@@ -69,7 +83,12 @@ pub(crate) fn start(recording: &Recording<'_>) {
         path: &recorder.root,
     });
     *RECORDER.lock().unwrap() = Some(recorder);
-    ACTIVE.store(true, Ordering::SeqCst);
+    ACTIVE.store(process(), Ordering::SeqCst);
+}
+
+fn process() -> c_int {
+    // SAFETY: only asks.
+    unsafe { libc::getpid() }
 }
 
 impl Recorder {
@@ -90,30 +109,47 @@ impl Recorder {
 
     /// The file's inode, if it lies below the root.
     fn inode(&self, fd: c_int) -> Option<u64> {
-        self.is_below_root(&path_of(fd)?).then(|| inode_of(fd))
+        self.is_below_root(&path_of(fd)?).then(|| look_at(fd).0)
     }
 
-    fn opened(&self, fd: c_int, flags: c_int, was_there: bool) {
+    fn opened(&mut self, fd: c_int, flags: c_int, was_there: bool) {
         let Some(path) = path_of(fd).filter(|path| self.is_below_root(path)) else {
             return;
         };
-        let inode = inode_of(fd);
+        let (inode, len) = look_at(fd);
         if !was_there {
             self.log(&Record::CreateFile { inode, path: &path });
         } else if flags & libc::O_TRUNC != 0 {
             self.log(&Record::Truncate { inode, len: 0 });
         }
+        self.lengths.entry(inode).or_insert(len);
+        if len == 0 {
+            // Also another file that has an old one's number.
+            self.lengths.insert(inode, 0);
+        }
     }
 
-    fn wrote(&self, fd: c_int, offset: impl FnOnce() -> u64, bytes: &[u8]) {
+    /// Something was done to a file, after which the log has it this long. What it has more came by another way.
+    fn expect_length(&mut self, fd: c_int, of: impl FnOnce(u64) -> u64) {
+        let (inode, len) = look_at(fd);
+        let logged = of(self.lengths.get(&inode).copied().unwrap_or(len));
+        if len > logged {
+            self.log(&Record::Truncate { inode, len });
+        }
+        self.lengths.insert(inode, len);
+    }
+
+    fn wrote(&mut self, fd: c_int, offset: impl FnOnce() -> u64, bytes: &[u8]) {
         let Some(path) = path_of(fd) else { return };
         if path == self.marks {
             let line = std::str::from_utf8(bytes).expect("a mark is text");
             self.log(&Record::Mark { line });
         } else if self.is_below_root(&path) {
+            let offset = offset();
+            self.expect_length(fd, |len| len.max(offset + bytes.len() as u64));
             self.log(&Record::Write {
-                inode: inode_of(fd),
-                offset: offset(),
+                inode: look_at(fd).0,
+                offset,
                 bytes,
             });
         }
@@ -123,24 +159,29 @@ impl Recorder {
 /// Runs a call, and `then` if it succeeded and is to be recorded: both under the one lock.
 fn recorded<T: Copy + PartialOrd + Default>(
     call: impl FnOnce() -> T,
-    then: impl FnOnce(&Recorder, T),
+    then: impl FnOnce(&mut Recorder, T),
 ) -> T {
-    if !ACTIVE.load(Ordering::SeqCst) {
+    if !is_recorded() {
         return call();
     }
-    let recorder = RECORDER.lock().unwrap();
+    let mut recorder = RECORDER.lock().unwrap();
     let result = call();
     if result >= T::default()
-        && let Some(recorder) = recorder.as_ref()
+        && let Some(recorder) = recorder.as_mut()
     {
         then(recorder, result);
     }
     result
 }
 
+fn is_recorded() -> bool {
+    let recorded = ACTIVE.load(Ordering::SeqCst);
+    recorded != 0 && recorded == process()
+}
+
 /// Where a descriptor leads to. A file that was removed keeps its path, with a remark at its end.
 fn path_of(fd: c_int) -> Option<String> {
-    let link = std::ffi::CString::new(format!("/proc/self/fd/{fd}")).ok()?;
+    let link = CString::new(format!("/proc/self/fd/{fd}")).ok()?;
     let mut target = vec![0_u8; PATH_BYTES_MAX];
     // SAFETY: the link is a C string, the target has as many bytes as said.
     let len = unsafe { libc::readlink(link.as_ptr(), target.as_mut_ptr().cast(), target.len()) };
@@ -148,7 +189,8 @@ fn path_of(fd: c_int) -> Option<String> {
     String::from_utf8(target).ok()
 }
 
-fn inode_of(fd: c_int) -> u64 {
+/// An open file's inode and length; what is no regular file has none.
+fn look_at(fd: c_int) -> (u64, u64) {
     // SAFETY: all zero is a valid `stat`, and `fstat` fills in a live one.
     unsafe {
         let mut stat: libc::stat = std::mem::zeroed();
@@ -157,7 +199,9 @@ fn inode_of(fd: c_int) -> u64 {
             0,
             "an open file can be looked at"
         );
-        stat.st_ino
+        let is_file = stat.st_mode & libc::S_IFMT == libc::S_IFREG;
+        let len = u64::try_from(stat.st_size).expect("a length");
+        (stat.st_ino, if is_file { len } else { 0 })
     }
 }
 
@@ -197,7 +241,24 @@ fn wide(result: i64) -> ssize_t {
 
 // --- files ---
 
+/// Where the kernel says which boot this is.
+const BOOT_ID: &CStr = c"/proc/sys/kernel/random/boot_id";
+/// Names the file that is read instead: after a power cut it is another boot.
+const OTHER_BOOT_ID: &str = "JOBSLED_LAB_BOOT_ID";
+
+/// What is opened in the place of a path.
+fn instead_of(path: *const c_char) -> *const c_char {
+    static OTHER: OnceLock<Option<CString>> = OnceLock::new();
+    // SAFETY: the caller opens it, so it is a C string.
+    if unsafe { CStr::from_ptr(path) } != BOOT_ID {
+        return path;
+    }
+    let other = OTHER.get_or_init(|| CString::new(std::env::var(OTHER_BOOT_ID).ok()?).ok());
+    other.as_ref().map_or(path, |other| other.as_ptr())
+}
+
 fn open_any(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
+    let path = instead_of(path);
     let was_there = Cell::new(true);
     recorded(
         || {
@@ -306,6 +367,7 @@ fn truncate_any(fd: c_int, len: off_t) -> c_int {
             if let Some(inode) = recorder.inode(fd) {
                 let len = u64::try_from(len).expect("the kernel took it");
                 recorder.log(&Record::Truncate { inode, len });
+                recorder.lengths.insert(inode, len);
             }
         },
     )
@@ -321,28 +383,42 @@ pub unsafe extern "C" fn ftruncate64(fd: c_int, len: off_t) -> c_int {
     truncate_any(fd, len)
 }
 
-/// Unknown to this kernel, it says: std then copies by reading and writing.
+/// Unknown to this kernel, it says while it records: std then copies by reading and writing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn copy_file_range(
-    _from: c_int,
-    _from_offset: *mut off_t,
-    _to: c_int,
-    _to_offset: *mut off_t,
-    _len: size_t,
-    _flags: libc::c_uint,
+    from: c_int,
+    from_offset: *mut off_t,
+    to: c_int,
+    to_offset: *mut off_t,
+    len: size_t,
+    flags: libc::c_uint,
 ) -> ssize_t {
-    not_implemented()
+    if is_recorded() {
+        return not_implemented();
+    }
+    wide(kernel!(
+        SYS_copy_file_range,
+        from,
+        from_offset,
+        to,
+        to_offset,
+        len,
+        flags
+    ))
 }
 
 /// See [`copy_file_range`].
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sendfile64(
-    _to: c_int,
-    _from: c_int,
-    _offset: *mut off_t,
-    _len: size_t,
+    to: c_int,
+    from: c_int,
+    offset: *mut off_t,
+    len: size_t,
 ) -> ssize_t {
-    not_implemented()
+    if is_recorded() {
+        return not_implemented();
+    }
+    wide(kernel!(SYS_sendfile, to, from, offset, len))
 }
 
 fn not_implemented() -> ssize_t {
@@ -353,8 +429,11 @@ fn not_implemented() -> ssize_t {
 
 // --- syncs ---
 
-fn synced(recorder: &Recorder, fd: c_int, data_only: bool) {
+fn synced(recorder: &mut Recorder, fd: c_int, data_only: bool) {
     if let Some(inode) = recorder.inode(fd) {
+        if recorder.lengths.contains_key(&inode) {
+            recorder.expect_length(fd, |len| len);
+        }
         recorder.log(&Record::Sync { inode, data_only });
     }
 }

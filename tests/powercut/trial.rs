@@ -9,6 +9,7 @@ use crate::child::{self, FailureKind, Stage, Task, Told};
 use crate::disk::{Disk, Naming};
 use crate::image::Mode;
 use crate::log::Record;
+use crate::places::{Cuts, Weights};
 
 /// Groups of a second life.
 const SECOND_LIFE_GROUPS: u32 = 40;
@@ -171,10 +172,15 @@ pub(crate) fn run(life: &Life, scratch: &Path, keep: Option<&Path>) -> Outcome {
     };
     let cuts = Cuts {
         count: life.cuts,
-        depth: life.depth,
         seed: life.plan.seed,
     };
-    bench.cut(&cuts, Disk::default(), &records, Promise::default());
+    bench.cut(
+        &cuts,
+        life.depth,
+        Disk::default(),
+        &records,
+        Promise::default(),
+    );
     bench.outcome
 }
 
@@ -205,86 +211,10 @@ fn assert_log_is_whole<'a>(start: Disk<'a>, records: &[Record<'a>], root: &Path)
     disk.assert_equals(root);
 }
 
-/// Where a log is cut.
-#[derive(Clone, Copy, Debug)]
-struct Cuts {
-    count: u64,
-    depth: u32,
-    seed: u64,
-}
-
-impl Cuts {
-    /// Numbers of records after which the power goes, rising, each with its trial's number.
-    fn places(&self, weights: &Weights) -> Vec<(usize, u64)> {
-        let mut places: Vec<_> = (0..self.count)
-            .map(|n| (self.place(n, weights), n))
-            .collect();
-        places.sort_unstable();
-        places
-    }
-
-    /// A third of the places are anywhere, a third in commits, the more the more is un-synced, a third
-    /// just before or after a sync or a change of names.
-    fn place(&self, number: u64, weights: &Weights) -> usize {
-        let mut random = Random(self.seed_of(number));
-        let volume = weights.unsynced.last().copied().unwrap_or(0);
-        let turns = weights.turns.len() as u64;
-        match number % 3 {
-            1 if volume > 0 => {
-                let weight = random.between(1, volume);
-                weights.unsynced.partition_point(|sum| *sum < weight) + 1
-            }
-            2 if turns > 0 => {
-                let turn = usize::try_from(random.between(0, turns - 1)).unwrap();
-                weights.turns[turn] + usize::from(random.one_in(2))
-            }
-            _ => usize::try_from(random.between(1, weights.unsynced.len() as u64)).unwrap(),
-        }
-    }
-
-    /// A trial's seed depends on its number and not on how many there are.
-    fn seed_of(&self, number: u64) -> u64 {
-        Random(self.seed ^ (number << 32)).next_u64()
-    }
-}
-
-/// What decides where a log is cut.
-#[derive(Debug, Default)]
-struct Weights {
-    /// By record: the sum of what commits had un-synced after it and all before it, in bytes.
-    unsynced: Vec<u64>,
-    /// Records that are neither writes nor marks.
-    turns: Vec<usize>,
-    /// The most that was un-synced between the begin of a group and its acknowledgement.
-    commit_max: u64,
-}
-
-impl Weights {
-    fn of(start: &Disk<'_>, records: &[Record<'_>]) -> Weights {
-        let (mut disk, mut weights) = (start.clone(), Weights::default());
-        let (mut total, mut in_commit) = (0, false);
-        for (number, record) in records.iter().enumerate() {
-            disk.apply(record);
-            let unsynced = disk.unsynced();
-            match record {
-                Record::Write { .. } => {}
-                Record::Mark { line } => in_commit = is_begin_of_commit(line),
-                _ => weights.turns.push(number),
-            }
-            if in_commit {
-                total += unsynced;
-                weights.commit_max = weights.commit_max.max(unsynced);
-            }
-            weights.unsynced.push(total);
-        }
-        weights
-    }
-}
-
 /// A first group is committed while the store is made, amid much else.
-fn is_begin_of_commit(line: &str) -> bool {
+fn is_in_commit(line: &str) -> Option<bool> {
     let marks = child::marks_of(line);
-    matches!(marks[..], [Mark::Begun(group)] if group.number > 1)
+    Some(matches!(marks[..], [Mark::Begun(group)] if group.number > 1))
 }
 
 /// A life's trials in progress.
@@ -323,8 +253,15 @@ impl Trial<'_, '_> {
 
 impl Bench<'_> {
     /// Cuts a log and tries every image.
-    fn cut<'r>(&mut self, cuts: &Cuts, start: Disk<'r>, records: &[Record<'r>], promise: Promise) {
-        let weights = Weights::of(&start, records);
+    fn cut<'r>(
+        &mut self,
+        cuts: &Cuts,
+        depth: u32,
+        start: Disk<'r>,
+        records: &[Record<'r>],
+        promise: Promise,
+    ) {
+        let weights = Weights::of(&start, records, is_in_commit);
         let percent = weights.commit_max * 100 / u64::from(self.life.plan.segment_bytes);
         self.outcome.unsynced_percent = self.outcome.unsynced_percent.max(percent);
         let (mut disk, mut promise, mut done) = (start, promise, 0);
@@ -338,13 +275,12 @@ impl Bench<'_> {
                 }
             }
             done = place;
-            let is_first_cut = cuts.depth == self.life.depth;
+            let is_first_cut = depth == self.life.depth;
             if is_first_cut && self.life.only.is_some_and(|only| only != number) {
                 continue;
             }
             let seed = cuts.seed_of(number);
             let turn = cuts.seed.wrapping_add(number);
-            let depth = cuts.depth;
             let trial = Trial {
                 number,
                 turn,
@@ -401,10 +337,15 @@ impl Bench<'_> {
             assert_log_is_whole(start.clone(), &records, &image);
             let cuts = Cuts {
                 count: CUTS_OF_RECOVERY,
-                depth: trial.depth - 1,
                 seed: trial.seed,
             };
-            self.cut(&cuts, start, &records, trial.promise.clone());
+            self.cut(
+                &cuts,
+                trial.depth - 1,
+                start,
+                &records,
+                trial.promise.clone(),
+            );
         }
     }
 
