@@ -1,4 +1,4 @@
-//! Where the crash lab interferes: deliberate bugs, and named points at which a process ends.
+//! Where the crash lab interferes: deliberate bugs, named points at which a process ends, and smaller stores.
 //!
 //! A test that never fails proves nothing, so the lab breaks the engine on purpose and must notice. Both are
 //! chosen when a program starts, by the environment, and exist with feature `lab` alone: without it every
@@ -257,6 +257,21 @@ mod chosen {
         }
     }
 
+    /// `JOBSLED_SIZES=segment,entry,budget`: new stores are made with these bytes. In small ones far more of sled's
+    /// cleaning happens in the same time.
+    pub(crate) fn sizes() -> Option<[u32; 3]> {
+        static CHOSEN: OnceLock<Option<[u32; 3]>> = OnceLock::new();
+        *CHOSEN.get_or_init(|| {
+            from_environment("JOBSLED_SIZES", |text| {
+                let read: Result<Vec<u32>, _> = text.split(',').map(str::parse).collect();
+                let sizes = read.map_err(|e| e.to_string())?;
+                sizes
+                    .try_into()
+                    .map_err(|_| "it is three numbers".to_owned())
+            })
+        })
+    }
+
     /// As a kill -9 from outside: nothing is unwound, flushed or told.
     fn die() -> ! {
         #[cfg(unix)]
@@ -269,7 +284,7 @@ mod chosen {
 }
 
 #[cfg(feature = "lab")]
-pub(crate) use chosen::{bug, point};
+pub(crate) use chosen::{bug, point, sizes};
 
 /// Whether this bug was asked for.
 #[cfg(not(feature = "lab"))]
@@ -280,3 +295,9 @@ pub(crate) const fn bug(_asked: Bug) -> bool {
 /// The process comes by here.
 #[cfg(not(feature = "lab"))]
 pub(crate) const fn point(_here: Point) {}
+
+/// The sizes of new stores, if others than the usual ones were asked for.
+#[cfg(not(feature = "lab"))]
+pub(crate) const fn sizes() -> Option<[u32; 3]> {
+    None
+}

@@ -40,9 +40,8 @@ pub(crate) fn open_store(
     let (lock, previous) = StoreLock::acquire(dir, take_over)?;
     let now_ms = clock.now().wall_ms;
     if !store.exists()? {
-        store.create(Geometry::DEFAULT, |chain| {
-            first_group(chain, Geometry::DEFAULT, now_ms)
-        })?;
+        let geometry = Geometry::of_new_stores();
+        store.create(geometry, |chain| first_group(chain, geometry, now_ms))?;
     }
     // Opening writes: a snapshot, and one group. On a full disk the ballast makes room for them.
     if sys::files::free_bytes(dir).is_ok_and(|free| free < BALLAST_BYTES) {

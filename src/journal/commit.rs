@@ -30,6 +30,16 @@ impl Geometry {
         sync_budget: 512 << 10,
     };
 
+    /// What a new store is made with.
+    pub(crate) fn of_new_stores() -> Geometry {
+        let asked = fault::sizes().map(|[segment_bytes, entry_cap, sync_budget]| Geometry {
+            segment_bytes,
+            entry_cap,
+            sync_budget,
+        });
+        asked.unwrap_or(Geometry::DEFAULT)
+    }
+
     /// Bytes from which on a journal is large: so many segments are live that sled's own opening never
     /// finds its checked tail without a live page, which is where it is not power-safe (docs/durability.md).
     pub(crate) fn large_from(self) -> u64 {

@@ -25,10 +25,36 @@ pub(crate) struct Check {
 }
 
 /// All checks, in the order in which they run: quick ones first.
-pub(crate) const CHECKS: &[Check] = &[crate::sim::CHECK, crate::sabotage::CHECK];
+pub(crate) const CHECKS: &[Check] = &[
+    crate::sim::CHECK,
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    Check {
+        name: "cuts",
+        unit: "power cuts of whole lives",
+        little: 60,
+        ci: 10_000,
+        goal: 200_000,
+        run: crate::cuts::run,
+    },
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    Check {
+        name: "recovery",
+        unit: "power cuts within recoveries",
+        little: 30,
+        ci: 1_000,
+        goal: 20_000,
+        run: crate::cuts::run_recovery,
+    },
+    crate::sabotage::CHECK,
+];
 
 /// A process of a check's own: this program again. Its first argument is one of these.
-pub(crate) const CHILDREN: &[Child] = &[];
+pub(crate) const CHILDREN: &[Child] = &[
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    (crate::cuts::child::LIVES, crate::cuts::child::lives),
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    (crate::cuts::child::OPENS, crate::cuts::child::opens),
+];
 
 type Child = (&'static str, fn(&[String]) -> ExitCode);
 

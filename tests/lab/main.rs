@@ -20,9 +20,28 @@
 )]
 
 mod check;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod cuts;
 mod random;
 mod sabotage;
 mod sim;
+
+// The model of a disk, shared with the lab of the bare journal.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[path = "../powercut/disk.rs"]
+mod disk;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[path = "../powercut/image.rs"]
+mod image;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[path = "../powercut/log.rs"]
+mod log;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[path = "../powercut/places.rs"]
+mod places;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[path = "../powercut/recorder.rs"]
+mod recorder;
 
 use std::process::ExitCode;
 

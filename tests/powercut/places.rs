@@ -10,6 +10,8 @@ use crate::log::Record;
 pub(crate) struct Cuts {
     pub(crate) count: u64,
     pub(crate) seed: u64,
+    /// How the places are found: in three ways, or in four.
+    pub(crate) ways: u64,
 }
 
 impl Cuts {
@@ -23,12 +25,13 @@ impl Cuts {
     }
 
     /// A third of the places are anywhere, a third in commits, the more the more is un-synced, a third
-    /// just before or after a sync or a change of names.
+    /// just before or after a sync or a change of names. The fourth way is just after something was told.
     fn place(&self, number: u64, weights: &Weights) -> usize {
         let mut random = Random(self.seed_of(number));
         let volume = weights.unsynced.last().copied().unwrap_or(0);
         let turns = weights.turns.len() as u64;
-        match number % 3 {
+        let told = &weights.told;
+        match number % self.ways {
             1 if volume > 0 => {
                 let weight = random.between(1, volume);
                 weights.unsynced.partition_point(|sum| *sum < weight) + 1
@@ -36,6 +39,10 @@ impl Cuts {
             2 if turns > 0 => {
                 let turn = usize::try_from(random.between(0, turns - 1)).unwrap();
                 weights.turns[turn] + usize::from(random.one_in(2))
+            }
+            3 if !told.is_empty() => {
+                let last = told.len() as u64 - 1;
+                told[usize::try_from(random.between(0, last)).unwrap()] + 1
             }
             _ => usize::try_from(random.between(1, weights.unsynced.len() as u64)).unwrap(),
         }
@@ -54,6 +61,8 @@ pub(crate) struct Weights {
     unsynced: Vec<u64>,
     /// Records that are neither writes nor marks.
     turns: Vec<usize>,
+    /// Marks that end a commit.
+    told: Vec<usize>,
     /// The most that was un-synced between the begin of a group and its acknowledgement.
     pub(crate) commit_max: u64,
 }
@@ -72,7 +81,13 @@ impl Weights {
             let unsynced = disk.unsynced();
             match record {
                 Record::Write { .. } => {}
-                Record::Mark { line } => committing = in_commit(line).unwrap_or(committing),
+                Record::Mark { line } => {
+                    let said = in_commit(line);
+                    committing = said.unwrap_or(committing);
+                    if said == Some(false) {
+                        weights.told.push(number);
+                    }
+                }
                 _ => weights.turns.push(number),
             }
             if committing {

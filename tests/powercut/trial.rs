@@ -173,6 +173,7 @@ pub(crate) fn run(life: &Life, scratch: &Path, keep: Option<&Path>) -> Outcome {
     let cuts = Cuts {
         count: life.cuts,
         seed: life.plan.seed,
+        ways: 3,
     };
     bench.cut(
         &cuts,
@@ -338,6 +339,7 @@ impl Bench<'_> {
             let cuts = Cuts {
                 count: CUTS_OF_RECOVERY,
                 seed: trial.seed,
+                ways: 3,
             };
             self.cut(
                 &cuts,

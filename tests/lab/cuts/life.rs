@@ -1,0 +1,338 @@
+//! A life of the whole engine, through its public face: producers, handlers, changes from outside, closings and
+//! openings. It says what it asks for and what it is told (`Marks`), and is recorded.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use jobsled::{Context, Engine, Error, JobId, Pool, Request, What};
+
+use super::mark::{Marks, cancel_word, changed_word, delete_word};
+use super::work::Work;
+use crate::random::Random;
+
+/// How long an end may take: nothing in these lives lasts.
+const GRACE: Duration = Duration::from_secs(20);
+/// Numbers and calls of one producer are apart from those of another.
+const PER_PRODUCER: u64 = 1_000_000;
+
+/// Tells a process the sizes of the stores that it makes.
+pub(super) const SIZES: &str = "JOBSLED_SIZES";
+
+/// What a life looks like.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    producers: u64,
+    openings: u64,
+    /// Calls of each producer in each opening.
+    calls: u64,
+    /// Longest payload that has no file of its own.
+    inline_max: u64,
+    /// One in so many payloads has a file of its own; 0 is none.
+    files_one_in: u64,
+    batch_max: u64,
+    /// The store's sizes, one of these: segment, largest entry, bytes between two syncs.
+    sizes: [&'static str; 2],
+}
+
+const SMALL: &str = "131072,1800,16384";
+const MIDDLE: &str = "524288,6144,65536";
+/// The engine's own.
+const USUAL: &str = "";
+
+/// Hardly anything, opened again and again; much that is small; files; so much that the journal is compacted.
+const SHAPES: [Shape; 4] = [
+    Shape {
+        producers: 1,
+        openings: 6,
+        calls: 6,
+        inline_max: 200,
+        files_one_in: 0,
+        batch_max: 4,
+        sizes: [SMALL, SMALL],
+    },
+    Shape {
+        producers: 3,
+        openings: 3,
+        calls: 25,
+        inline_max: 400,
+        files_one_in: 0,
+        batch_max: 12,
+        sizes: [SMALL, MIDDLE],
+    },
+    Shape {
+        producers: 3,
+        openings: 2,
+        calls: 20,
+        inline_max: 2_000,
+        files_one_in: 3,
+        batch_max: 5,
+        sizes: [MIDDLE, USUAL],
+    },
+    Shape {
+        producers: 2,
+        openings: 2,
+        calls: 30,
+        inline_max: 20_000,
+        files_one_in: 20,
+        batch_max: 50,
+        sizes: [USUAL, USUAL],
+    },
+];
+
+impl Shape {
+    pub(super) fn of(seed: u64) -> Shape {
+        SHAPES[Random::new(seed).index(SHAPES.len())]
+    }
+
+    /// As [`SIZES`] says it.
+    pub(super) fn sizes(&self, seed: u64) -> &'static str {
+        self.sizes[Random::new(!seed).index(self.sizes.len())]
+    }
+}
+
+/// An engine that does the lab's work, and says so.
+pub(super) fn open_at_work(store: &Path, marks: &Arc<Marks>) -> Result<Engine, Error> {
+    let said = marks.clone();
+    let handler = move |work: Work, cx: &Context| {
+        let (id, claim) = (cx.id(), cx.claim());
+        let attempt = cx.attempt().number;
+        said.say(&format!("start {id} {} {attempt} {claim}", work.number));
+        work.run(cx)
+    };
+    let builder = Engine::builder(store)
+        .pool(Pool::threads("default", 3))
+        .handle(handler);
+    let news = builder.subscribe(1 << 16);
+    let engine = builder.open()?;
+    let said = marks.clone();
+    let tell = move || {
+        while let Some(event) = news.recv() {
+            let state = match event.what {
+                What::Completed => "completed",
+                What::Cancelled => "cancelled",
+                What::Died => "dead",
+                _ => continue,
+            };
+            said.say(&format!("end {} {state}", event.id));
+        }
+    };
+    std::thread::spawn(tell);
+    Ok(engine)
+}
+
+/// Lives a life.
+pub(super) fn live(store: &Path, seed: u64, marks: &Arc<Marks>) -> Result<(), Error> {
+    let shape = Shape::of(seed);
+    let mut random = Random::new(seed ^ 0x4C49_4645);
+    let mut producers: Vec<Producer> = (0..shape.producers)
+        .map(|n| Producer::new(n + 1, shape, random.next()))
+        .collect();
+    for _ in 0..shape.openings {
+        // Now and then nobody works off what is handed in.
+        let engine = if random.one_in(5) {
+            Engine::builder(store).open()?
+        } else {
+            open_at_work(store, marks)?
+        };
+        marks.say("opened");
+        let backup = random.one_in(8).then(|| store.with_file_name("copy"));
+        std::thread::scope(|scope| {
+            let working: Vec<_> = producers
+                .iter_mut()
+                .map(|producer| scope.spawn(|| producer.work(&engine, marks)))
+                .collect();
+            if let Some(to) = backup {
+                let _ = std::fs::remove_dir_all(&to);
+                engine.backup(&to)?;
+            }
+            working
+                .into_iter()
+                .try_for_each(|thread| thread.join().expect("a producer panicked"))
+        })?;
+        if random.one_in(2) {
+            engine.wait_until_quiet(GRACE)?;
+        }
+        engine.shutdown(GRACE)?;
+    }
+    Ok(())
+}
+
+/// A thread that hands in jobs, into a queue of its own, and changes those of its own.
+#[derive(Debug)]
+pub(super) struct Producer {
+    queue: String,
+    shape: Shape,
+    random: Random,
+    next: u64,
+    ids: Vec<JobId>,
+    keys: u64,
+}
+
+impl Producer {
+    fn new(number: u64, shape: Shape, seed: u64) -> Producer {
+        Producer {
+            queue: format!("q{number}"),
+            shape,
+            random: Random::new(seed),
+            next: number * PER_PRODUCER,
+            ids: Vec::new(),
+            keys: 0,
+        }
+    }
+
+    fn work(&mut self, engine: &Engine, marks: &Marks) -> Result<(), Error> {
+        for _ in 0..self.shape.calls {
+            match self.random.below(20) {
+                0..10 => self.enqueue(engine, marks, 1)?,
+                10..13 => {
+                    let jobs = self.random.between(2, self.shape.batch_max);
+                    self.enqueue(engine, marks, jobs)?;
+                }
+                13..17 => self.change(engine, marks)?,
+                17 => self.pause(engine, marks)?,
+                18 => self.enqueue_by_key(engine, marks)?,
+                _ => self.prune(engine, marks)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn enqueue(&mut self, engine: &Engine, marks: &Marks, jobs: u64) -> Result<(), Error> {
+        let call = self.next;
+        let mut batch = engine.batch();
+        let mut said = format!("enqueue {call} {}", self.queue);
+        for _ in 0..jobs {
+            let (request, text) = self.request(engine);
+            said += &text;
+            batch.add_request(request);
+        }
+        marks.say(&said);
+        let placed = batch.enqueue()?;
+        let mut said = format!("enqueued {call}");
+        for (id, is_new) in &placed {
+            said += &format!(" {id}:{is_new}");
+        }
+        marks.say(&said);
+        self.ids.extend(placed.iter().map(|(id, _)| *id));
+        Ok(())
+    }
+
+    /// A job, and what it is said to be.
+    fn request<'e>(&mut self, engine: &'e Engine) -> (Request<'e, u64>, String) {
+        let number = self.next;
+        self.next += 1;
+        let files = self.shape.files_one_in;
+        let len = if files > 0 && self.random.one_in(files) {
+            self.random.between(24 << 10, 60 << 10)
+        } else {
+            self.random.below(self.shape.inline_max)
+        };
+        let priority = i32::try_from(self.random.below(3)).unwrap();
+        let mut request = engine
+            .job(Work::new(number, usize::try_from(len).unwrap()))
+            .queue(&self.queue)
+            .priority(priority)
+            .metadata("number", number.to_string());
+        let mut due_ms = 0;
+        if self.random.one_in(6) {
+            let wait = *self.random.pick(&[5, 40, 3_600_000]);
+            due_ms = now_ms() + wait;
+            request = request.at(UNIX_EPOCH + Duration::from_millis(due_ms));
+        }
+        (request, format!(" {number}:{len}:{priority}:{due_ms}"))
+    }
+
+    /// Twice under one key: the second time it is there already.
+    fn enqueue_by_key(&mut self, engine: &Engine, marks: &Marks) -> Result<(), Error> {
+        self.keys += 1;
+        let key = format!("{}-{}", self.queue, self.keys);
+        for _ in 0..2 {
+            let call = self.next;
+            let (request, text) = self.request(engine);
+            marks.say(&format!("enqueue {call} {}{text}", self.queue));
+            let placed = request.key(&key).enqueue()?;
+            let id = placed.handle().id();
+            marks.say(&format!("enqueued {call} {id}:{}", placed.is_new()));
+            self.ids.push(id);
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, engine: &Engine, marks: &Marks) -> Result<(), Error> {
+        if self.ids.is_empty() {
+            return Ok(());
+        }
+        let id = *self.random.pick(&self.ids);
+        let change = engine.change(id);
+        match self.random.below(5) {
+            0 | 1 => {
+                marks.say(&format!("cancel {id}"));
+                let answer = cancel_word(change.cancel("by the lab")?);
+                marks.say(&format!("cancelled {id} {answer}"));
+            }
+            2 => {
+                marks.say(&format!("delete {id}"));
+                let answer = delete_word(change.delete()?);
+                marks.say(&format!("deleted {id} {answer}"));
+            }
+            3 => {
+                let priority = i32::try_from(self.random.below(9)).unwrap();
+                marks.say(&format!("set {id} {priority}"));
+                let answer = changed_word(change.set_priority(priority)?);
+                marks.say(&format!("was-set {id} {answer} {priority}"));
+            }
+            _ => {
+                marks.say(&format!("retry {id}"));
+                let answer = changed_word(change.retry()?);
+                marks.say(&format!("retried {id} {answer}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn pause(&mut self, engine: &Engine, marks: &Marks) -> Result<(), Error> {
+        let queue = engine.queue(&self.queue);
+        if self.random.one_in(3) {
+            marks.say(&format!("pause {}", self.queue));
+            queue.pause()?;
+            marks.say(&format!("paused {}", self.queue));
+        } else {
+            marks.say(&format!("resume {}", self.queue));
+            queue.resume()?;
+            marks.say(&format!("resumed {}", self.queue));
+        }
+        Ok(())
+    }
+
+    fn prune(&mut self, engine: &Engine, marks: &Marks) -> Result<(), Error> {
+        marks.say(&format!("prune {}", self.queue));
+        engine.prune().queue(&self.queue).run()?;
+        marks.say(&format!("pruned {}", self.queue));
+        Ok(())
+    }
+}
+
+/// The time, as the engine has it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "jobs are due at times of the wall clock"
+)]
+pub(super) fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    u64::try_from(now.as_millis()).unwrap()
+}
+
+/// Hands in a few jobs after a cut, into a queue of their own: one batch, one alone. The seed decides their numbers, which
+/// no life has used before.
+pub(super) fn hand_in_more(engine: &Engine, seed: u64, marks: &Marks) -> Result<(), Error> {
+    // What fits into a store of any size.
+    let shape = Shape {
+        inline_max: 300,
+        ..SHAPES[2]
+    };
+    let mut producer = Producer::new(100 + seed % 1_000_000_000, shape, seed);
+    "more".clone_into(&mut producer.queue);
+    producer.enqueue(engine, marks, 3)?;
+    producer.enqueue(engine, marks, 1)
+}

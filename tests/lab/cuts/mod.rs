@@ -1,0 +1,141 @@
+//! Power cuts, recorded and replayed: the whole engine and the program itself.
+//!
+//! A process lives with a store; every change that it makes below one directory is recorded, in one order with what
+//! it asked for and was told. From the record the disk is built as a power cut may leave it, at many places and in many
+//! ways (`tests/powercut` has the model); the engine opens what is left in another process, says what is there, and
+//! goes on working. What it says is held against what was told before the cut (`promise.rs`).
+//!
+//! The check `recovery` goes on from there: the opening is recorded too, and cut, and so is the opening after that.
+//!
+//! A state has a number, which is its seed: that of its life times [`STATES`] and that of its cut.
+
+mod bench;
+pub(crate) mod child;
+mod life;
+mod mark;
+mod promise;
+mod work;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tempfile::TempDir;
+
+use crate::check::{Log, Order, caught};
+use crate::disk::Disk;
+use crate::log::Record;
+use crate::random::Random;
+use bench::{Bench, Failure, Logs, Plan, assert_whole};
+use child::{Opener, Stage, Task};
+
+/// States of one life.
+const STATES: u64 = 30;
+/// A kept record, instead of a new one: what threads do is not the same in two runs.
+const KEPT_LOG: &str = "LAB_LOG";
+/// Memory, if there is such a place: a sync costs nothing and the disk is spared.
+const MEMORY: &str = "/dev/shm";
+
+/// The check `cuts`.
+pub(crate) fn run(order: &Order, log: &Log) {
+    run_lives("cuts", order, log, |_| &[STATES]);
+}
+
+/// The check `recovery`: two cuts in a row, or three.
+pub(crate) fn run_recovery(order: &Order, log: &Log) {
+    run_lives("recovery", order, log, |life| {
+        if life.is_multiple_of(2) {
+            &[3, 10]
+        } else {
+            &[3, 2, 5]
+        }
+    });
+}
+
+fn run_lives(
+    check: &'static str,
+    order: &Order,
+    log: &Log,
+    cuts: impl Fn(u64) -> &'static [u64] + Sync,
+) {
+    let (from, to) = (order.from, order.from + order.count);
+    let next = AtomicU64::new(from / STATES);
+    let stop = AtomicBool::new(false);
+    let (next, stop, cuts) = (&next, &stop, &cuts);
+    std::thread::scope(|scope| {
+        for _ in 0..order.threads {
+            scope.spawn(move || {
+                let scratch = scratch();
+                let mut opener = Opener::new(scratch.path());
+                while !stop.load(Ordering::Relaxed) && !order.is_over() {
+                    let life = next.fetch_add(1, Ordering::Relaxed);
+                    let first = life * STATES;
+                    if first >= to {
+                        break;
+                    }
+                    let seed = Random::new(life ^ u64::from(check.as_bytes()[0]) << 56).next();
+                    let plan = Plan {
+                        check,
+                        seed,
+                        first,
+                        cuts: cuts(life),
+                        from,
+                        to,
+                    };
+                    let place = scratch.path().join("life");
+                    let ran = caught(|| Ok(try_life(plan, &place, &mut opener, log)));
+                    let failure = match ran {
+                        Ok(Ok(())) => continue,
+                        Ok(Err(failure)) => failure,
+                        Err(panic) => (first.max(from), panic),
+                    };
+                    stop.store(true, Ordering::Relaxed);
+                    log.failed(failure.0, failure.1);
+                }
+            });
+        }
+    });
+}
+
+fn scratch() -> TempDir {
+    let memory = Path::new(MEMORY);
+    let base = if memory.is_dir() {
+        memory.to_owned()
+    } else {
+        std::env::temp_dir()
+    };
+    TempDir::with_prefix_in("jobsled-lab-", base.canonicalize().unwrap()).unwrap()
+}
+
+/// Records a life and cuts it.
+fn try_life(plan: Plan<'_>, place: &Path, opener: &mut Opener, log: &Log) -> Result<(), Failure> {
+    let _ = fs::remove_dir_all(place);
+    fs::create_dir(place).unwrap();
+    let logs = match std::env::var_os(KEPT_LOG) {
+        Some(kept) => vec![fs::read(kept).unwrap()],
+        None => record(plan.seed, place).map_err(|why| (plan.first.max(plan.from), why))?,
+    };
+    log.note("lives", 1);
+    Bench::new(plan, place, opener, &logs, log).run()
+}
+
+fn record(seed: u64, place: &Path) -> Result<Logs, String> {
+    let root = place.join("first");
+    fs::create_dir(&root).unwrap();
+    let (marks, log) = (named(&root, "marks"), named(&root, "log"));
+    let task = Task {
+        root: &root,
+        marks: &marks,
+        log: Some(&log),
+        seed,
+        stage: Stage::First,
+    };
+    child::run_alone(&task, place).map_err(|why| format!("a life without a cut: {why}"))?;
+    let bytes = fs::read(&log).unwrap();
+    assert_whole(Disk::default(), &Record::decode_all(&bytes), &root);
+    Ok(vec![bytes])
+}
+
+fn named(root: &Path, name: &str) -> PathBuf {
+    root.with_extension(name)
+}
