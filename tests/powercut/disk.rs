@@ -3,6 +3,7 @@
 //! Contents and names are kept apart. A sync of a file makes its content and length durable. Names
 //! follow one of two models, [`Naming`].
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -332,7 +333,7 @@ impl<'a> Disk<'a> {
         names: &Names,
         directory: u64,
         path: &Path,
-        content: &mut dyn FnMut(&File<'a>) -> Vec<u8>,
+        content: &mut dyn for<'f> FnMut(&'f File<'a>) -> Cow<'f, [u8]>,
     ) {
         let first = (directory, String::new());
         for ((_, name), inode) in names

@@ -1,5 +1,7 @@
 //! What a power cut leaves of the contents of files.
 
+use std::borrow::Cow;
+
 use jobsled::lab::journal::Random;
 
 use crate::disk::{Change, ChangeKind, File, put};
@@ -67,7 +69,10 @@ pub(crate) struct Keep<'r> {
 }
 
 impl Keep<'_> {
-    pub(crate) fn content(&mut self, file: &File<'_>) -> Vec<u8> {
+    pub(crate) fn content<'f>(&mut self, file: &'f File<'_>) -> Cow<'f, [u8]> {
+        if file.pending.is_empty() {
+            return Cow::Borrowed(&file.durable);
+        }
         let mut content = file.durable.clone();
         let durable_len = content.len() as u64;
         let mut longest = durable_len;
@@ -99,7 +104,7 @@ impl Keep<'_> {
         {
             content.resize(usize::try_from(longest).unwrap(), 0);
         }
-        content
+        Cow::Owned(content)
     }
 
     /// Each unit of the disk by itself.

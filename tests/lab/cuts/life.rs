@@ -2,7 +2,7 @@
 //! openings. It says what it asks for and what it is told (`Marks`), and is recorded.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jobsled::{Context, Engine, Error, JobId, Pool, Request, What};
@@ -91,10 +91,34 @@ impl Shape {
     }
 }
 
+/// Handlers wait here until it is open.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    is_open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    pub(super) fn open(&self) {
+        *self.is_open.lock().unwrap() = true;
+        self.opened.notify_all();
+    }
+
+    fn pass(&self) {
+        let is_open = self.is_open.lock().unwrap();
+        let _open = self.opened.wait_while(is_open, |is_open| !*is_open);
+    }
+}
+
 /// An engine that does the lab's work, and says so.
-pub(super) fn open_at_work(store: &Path, marks: &Arc<Marks>) -> Result<Engine, Error> {
-    let said = marks.clone();
+pub(super) fn open_at_work(
+    store: &Path,
+    marks: &Arc<Marks>,
+    gate: &Arc<Gate>,
+) -> Result<Engine, Error> {
+    let (said, gate) = (marks.clone(), gate.clone());
     let handler = move |work: Work, cx: &Context| {
+        gate.pass();
         let (id, claim) = (cx.id(), cx.claim());
         let attempt = cx.attempt().number;
         said.say(&format!("start {id} {} {attempt} {claim}", work.number));
@@ -128,12 +152,14 @@ pub(super) fn live(store: &Path, seed: u64, marks: &Arc<Marks>) -> Result<(), Er
     let mut producers: Vec<Producer> = (0..shape.producers)
         .map(|n| Producer::new(n + 1, shape, random.next()))
         .collect();
+    let gate = Arc::new(Gate::default());
+    gate.open();
     for _ in 0..shape.openings {
         // Now and then nobody works off what is handed in.
         let engine = if random.one_in(5) {
             Engine::builder(store).open()?
         } else {
-            open_at_work(store, marks)?
+            open_at_work(store, marks, &gate)?
         };
         marks.say("opened");
         let backup = random.one_in(8).then(|| store.with_file_name("copy"));

@@ -79,7 +79,9 @@ fn payload(engine: &Engine, job: &JobDetails, number: u64) -> Result<String, Err
     }
     // The others are looked at by their handlers.
     let bytes = job.payload_bytes.unwrap_or(0);
-    let is_looked_at = job.info.state != State::Ready || bytes > FILE_FROM || number % 8 == 0;
+    let is_looked_at = !matches!(job.info.state, State::Ready | State::Running)
+        || bytes > FILE_FROM
+        || number % 8 == 0;
     if !is_looked_at {
         return Ok("unread".to_owned());
     }

@@ -30,7 +30,7 @@ use bench::{Bench, Failure, Logs, Plan, assert_whole};
 use child::{Opener, Stage, Task};
 
 /// States of one life.
-const STATES: u64 = 30;
+const STATES: u64 = 60;
 /// A kept record, instead of a new one: what threads do is not the same in two runs.
 const KEPT_LOG: &str = "LAB_LOG";
 /// Memory, if there is such a place: a sync costs nothing and the disk is spared.
@@ -45,9 +45,9 @@ pub(crate) fn run(order: &Order, log: &Log) {
 pub(crate) fn run_recovery(order: &Order, log: &Log) {
     run_lives("recovery", order, log, |life| {
         if life.is_multiple_of(2) {
-            &[3, 10]
+            &[6, 10]
         } else {
-            &[3, 2, 5]
+            &[6, 2, 5]
         }
     });
 }

@@ -345,8 +345,9 @@ impl Promise {
         if !job.permits(found) {
             return wrong("its state is not one that it can be in");
         }
+        let begun = found.begun();
         let most = job.attempt + u64::from(self.cut);
-        if !job.loose && (found.attempt < job.attempt || found.attempt > most) {
+        if !job.loose && (begun < job.attempt || begun > most) {
             return wrong("attempts without a start, or starts without an attempt");
         }
         if found.crashes > job.crashes + u64::from(self.cut) {
@@ -405,7 +406,7 @@ impl Job {
         }
         let fate = self.fate_of(found.number);
         match found.state {
-            "scheduled" | "ready" => true,
+            "scheduled" | "ready" | "running" => true,
             "completed" => may_have_run && fate == "completed",
             "cancelled" => self.cancelling || (may_have_run && fate == "cancelled"),
             "dead" => (may_have_run && fate == "dead") || found.crashes >= CRASHES_MAX,
@@ -427,12 +428,17 @@ impl Job {
         self.id = Some(found.id);
         self.end = is_end.then_some(found.state);
         self.priority = Some(found.priority);
-        (self.attempt, self.crashes) = (found.attempt, found.crashes);
+        (self.attempt, self.crashes) = (found.begun(), found.crashes);
         (self.loose, self.cancelling, self.may_vanish) = (false, false, false);
     }
 }
 
 impl Found {
+    /// Attempts that were begun before: that of a running one is yet to be told.
+    fn begun(&self) -> u64 {
+        self.attempt - u64::from(self.state == "running")
+    }
+
     fn read(words: &[&str]) -> Found {
         let number = |at: usize| words[at].parse::<i64>().unwrap();
         Found {
