@@ -40,6 +40,13 @@ impl Plan<'_> {
 /// A record: the bytes of the logs that it is made of, in order.
 pub(crate) type Logs = Vec<Vec<u8>>;
 
+/// All that was recorded.
+pub(crate) fn records_of(logs: &Logs) -> Vec<Record<'_>> {
+    logs.iter()
+        .flat_map(|log| Record::decode_all(log))
+        .collect()
+}
+
 /// See the module.
 pub(crate) struct Bench<'b> {
     plan: Plan<'b>,

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use jobsled::{Context, Engine, Error, JobId, Pool, Request, What};
 
 use super::mark::{Marks, cancel_word, changed_word, delete_word};
-use super::work::Work;
+use super::work::{Fate, Work};
 use crate::random::Random;
 
 /// How long an end may take: nothing in these lives lasts.
@@ -116,6 +116,18 @@ pub(super) fn open_at_work(
     marks: &Arc<Marks>,
     gate: &Arc<Gate>,
 ) -> Result<Engine, Error> {
+    let (said, passed) = (marks.clone(), gate.clone());
+    let command = move |command: serde_json::Value, cx: &Context| {
+        passed.pass();
+        let argument = command["argv"][1].as_str().unwrap_or_default();
+        let number = argument.trim_start_matches('n').parse().unwrap_or(u64::MAX);
+        let (attempt, claim) = (cx.attempt().number, cx.claim());
+        said.say(&format!("start {} {number} {attempt} {claim}", cx.id()));
+        match Fate::of(number) {
+            Fate::Fails | Fate::Discards => Err("it is false".into()),
+            _ => Ok(serde_json::Value::from(number)),
+        }
+    };
     let (said, gate) = (marks.clone(), gate.clone());
     let handler = move |work: Work, cx: &Context| {
         gate.pass();
@@ -126,7 +138,8 @@ pub(super) fn open_at_work(
     };
     let builder = Engine::builder(store)
         .pool(Pool::threads("default", 3))
-        .handle(handler);
+        .handle(handler)
+        .handle_json("command", command);
     let news = builder.subscribe(1 << 16);
     let engine = builder.open()?;
     let said = marks.clone();

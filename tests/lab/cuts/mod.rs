@@ -13,24 +13,26 @@ mod bench;
 pub(crate) mod child;
 mod life;
 mod mark;
+mod program;
 mod promise;
 mod work;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tempfile::TempDir;
 
 use crate::check::{Log, Order, caught};
 use crate::disk::Disk;
-use crate::log::Record;
 use crate::random::Random;
-use bench::{Bench, Failure, Logs, Plan, assert_whole};
+use bench::{Bench, Failure, Logs, Plan, assert_whole, records_of};
 use child::{Opener, Stage, Task};
 
 /// States of one life.
 const STATES: u64 = 60;
+/// One life in so many is that of the program.
+const PROGRAM_EVERY: u64 = 8;
 /// A kept record, instead of a new one: what threads do is not the same in two runs.
 const KEPT_LOG: &str = "LAB_LOG";
 /// Memory, if there is such a place: a sync costs nothing and the disk is spared.
@@ -113,29 +115,40 @@ fn try_life(plan: Plan<'_>, place: &Path, opener: &mut Opener, log: &Log) -> Res
     fs::create_dir(place).unwrap();
     let logs = match std::env::var_os(KEPT_LOG) {
         Some(kept) => vec![fs::read(kept).unwrap()],
-        None => record(plan.seed, place).map_err(|why| (plan.first.max(plan.from), why))?,
+        None => {
+            let is_of_program = plan.first / STATES % PROGRAM_EVERY == 1;
+            if is_of_program && let Err(why) = program::library() {
+                let states = plan.to.min(plan.first + STATES) - plan.from.max(plan.first);
+                log.skipped(states, why);
+                return Ok(());
+            }
+            let recorded = record(plan.seed, place, is_of_program);
+            recorded.map_err(|why| (plan.first.max(plan.from), why))?
+        }
     };
     log.note("lives", 1);
     Bench::new(plan, place, opener, &logs, log).run()
 }
 
-fn record(seed: u64, place: &Path) -> Result<Logs, String> {
+/// A life of the engine, or of the program.
+fn record(seed: u64, place: &Path, is_of_program: bool) -> Result<Logs, String> {
     let root = place.join("first");
     fs::create_dir(&root).unwrap();
-    let (marks, log) = (named(&root, "marks"), named(&root, "log"));
-    let task = Task {
-        root: &root,
-        marks: &marks,
-        log: Some(&log),
-        seed,
-        stage: Stage::First,
+    let uncut = |why| format!("a life without a cut: {why}");
+    let logs = if is_of_program {
+        program::live(&root, seed).map_err(uncut)?
+    } else {
+        let (marks, log) = (root.with_extension("marks"), root.with_extension("log"));
+        let task = Task {
+            root: &root,
+            marks: &marks,
+            log: Some(&log),
+            seed,
+            stage: Stage::First,
+        };
+        child::run_alone(&task, place).map_err(uncut)?;
+        vec![fs::read(&log).unwrap()]
     };
-    child::run_alone(&task, place).map_err(|why| format!("a life without a cut: {why}"))?;
-    let bytes = fs::read(&log).unwrap();
-    assert_whole(Disk::default(), &Record::decode_all(&bytes), &root);
-    Ok(vec![bytes])
-}
-
-fn named(root: &Path, name: &str) -> PathBuf {
-    root.with_extension(name)
+    assert_whole(Disk::default(), &records_of(&logs), &root);
+    Ok(logs)
 }

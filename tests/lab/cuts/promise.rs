@@ -8,6 +8,7 @@
 //! cancel ID | delete ID | retry ID | prune QUEUE | pause QUEUE | resume QUEUE | set ID PRIORITY     about to be asked
 //! cancelled ID ANSWER | deleted ID ANSWER | … | pruned QUEUE | paused QUEUE | resumed QUEUE | was-set ID ANSWER
 //! start ID NUMBER ATTEMPT CLAIM                     a handler has begun
+//! unwatched                                         jobs start from here on without a mark
 //! end ID STATE                                      news that a job has ended
 //! opened                                            the store is open
 //! found, job …, queue …, all                        what is there (`Found`)
@@ -28,6 +29,8 @@ pub(super) struct Promise {
     queues: BTreeMap<String, Option<bool>>,
     /// Queues that are being pruned.
     prunes: HashSet<String>,
+    /// Handlers are at work that do not say when they begin.
+    unwatched: bool,
     /// The power has gone since something was found last.
     cut: bool,
     /// What is being found.
@@ -127,6 +130,7 @@ impl Promise {
         let number = |at: usize| words[at].parse::<u64>().unwrap();
         match words[0] {
             "opened" => {}
+            "unwatched" => self.unwatched = true,
             "quiet" => return self.check_quiet(number(1).cast_signed()),
             "enqueue" => self.asked(number(1), words[2], &words[3..]),
             "enqueued" => return self.stored(number(1), &words[2..]),
@@ -313,7 +317,7 @@ impl Promise {
             .map(|found| (found.id, found.number))
             .collect();
         self.prunes.clear();
-        self.cut = false;
+        (self.cut, self.unwatched) = (false, false);
         Ok(())
     }
 
@@ -342,12 +346,13 @@ impl Promise {
         if found.state == "scheduled" && job.due_ms > 0 && found.due_ms != job.due_ms {
             return wrong("its time has changed");
         }
-        if !job.permits(found) {
+        if !job.permits(found, self.unwatched) {
             return wrong("its state is not one that it can be in");
         }
         let begun = found.begun();
         let most = job.attempt + u64::from(self.cut);
-        if !job.loose && (begun < job.attempt || begun > most) {
+        let is_watched = !job.loose && !self.unwatched;
+        if is_watched && (begun < job.attempt || begun > most) {
             return wrong("attempts without a start, or starts without an attempt");
         }
         if found.crashes > job.crashes + u64::from(self.cut) {
@@ -396,8 +401,8 @@ impl Promise {
 
 impl Job {
     /// Whether it may be in this state.
-    fn permits(&self, found: &Found) -> bool {
-        let may_have_run = self.attempt > 0;
+    fn permits(&self, found: &Found, unwatched: bool) -> bool {
+        let may_have_run = self.attempt > 0 || unwatched;
         if self.loose {
             return true;
         }
