@@ -45,6 +45,15 @@ pub(crate) const CHECKS: &[Check] = &[
         goal: 20_000,
         run: crate::cuts::run_recovery,
     },
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    Check {
+        name: "ext4",
+        unit: "shutdowns of a real file system",
+        little: 2,
+        ci: 100,
+        goal: 1_000,
+        run: crate::cuts::ext4::run,
+    },
     crate::sabotage::CHECK,
 ];
 

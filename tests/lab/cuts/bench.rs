@@ -16,6 +16,11 @@ use crate::places::{Cuts, Weights};
 /// Where failures are kept.
 const KEPT: &str = "jobsled-lab-failures";
 
+pub(crate) fn kept(check: &str, seed: u64) -> PathBuf {
+    let all = std::env::temp_dir().join(KEPT);
+    all.join(format!("{check}-{seed}"))
+}
+
 /// What a life is cut into.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan<'a> {
@@ -223,8 +228,7 @@ impl<'b> Bench<'b> {
 
     /// Keeps what is needed to look into a failure, and says where.
     fn keep(&self, cut: &Cut<'_, '_>, why: String) -> String {
-        let kept = std::env::temp_dir().join(KEPT);
-        let kept = kept.join(format!("{}-{}", self.plan.check, cut.first));
+        let kept = kept(self.plan.check, cut.first);
         let image = kept.join("image");
         cut.write_image(&image);
         let log = kept.join("log");

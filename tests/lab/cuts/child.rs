@@ -36,6 +36,8 @@ pub(super) enum Stage {
     Opened,
     /// And then everything is worked off, and it is opened again.
     WorkedOff,
+    /// It is opened and used until something fails.
+    Endless,
 }
 
 /// A task for a process.
@@ -59,6 +61,7 @@ impl Task<'_> {
             Stage::First => "first",
             Stage::Opened => "opened",
             Stage::WorkedOff => "worked-off",
+            Stage::Endless => "endless",
         };
         format!("{root}\t{marks}\t{log}\t{}\t{stage}", self.seed)
     }
@@ -80,6 +83,7 @@ impl Task<'_> {
         let (store, seed) = (Path::new(root).join("store"), seed.parse().unwrap());
         let done = match stage {
             "first" => life::live(&store, seed, &said),
+            "endless" => endless(&store, seed, &said),
             "opened" => look(&store, seed, &said),
             // Most go to work at once, which is quicker; a job may then be on its way to a handler when all is told.
             _ if seed % 3 > 0 => work_off(&store, seed, &said),
@@ -144,6 +148,17 @@ fn work_off(store: &Path, seed: u64, marks: &Arc<Marks>) -> Result<(), jobsled::
     Ok(())
 }
 
+/// Opens it, says all that is there, and works until something fails.
+fn endless(store: &Path, seed: u64, marks: &Arc<Marks>) -> Result<(), jobsled::Error> {
+    let gate = Arc::new(Gate::default());
+    let engine = open_at_work(store, marks, &gate)?;
+    marks.say("opened");
+    marks.say_all(&engine)?;
+    gate.open();
+    println!("open");
+    life::work_for_ever(&engine, seed, marks)
+}
+
 /// Carries out tasks, a line each, and says how each went.
 pub(crate) fn opens(_: &[String]) -> ExitCode {
     for line in std::io::stdin().lines() {
@@ -193,17 +208,25 @@ fn unique() -> u64 {
 
 /// Carries a task out in a process for it alone.
 pub(super) fn run_alone(task: &Task<'_>, place: &Path) -> Result<(), String> {
-    let sizes = Shape::of(task.seed).sizes(task.seed);
-    let output = again(LIVES, place, "alone")
-        .env(SIZES, sizes)
-        .arg(task.to_line())
-        .output();
-    let output = output.expect("this very program can be run");
-    if output.status.success() {
+    let status = start_alone(task, place).wait().unwrap();
+    if status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{}: {}", output.status, said.trim()))
+    let said = fs::read_to_string(place.join(ERRORS_ALONE)).unwrap_or_default();
+    Err(format!("{status}: {}", said.trim()))
+}
+
+/// Where a process that is alone says what is wrong.
+pub(super) const ERRORS_ALONE: &str = "alone.err";
+
+/// Begins to carry a task out in a process for it alone.
+pub(super) fn start_alone(task: &Task<'_>, place: &Path) -> Child {
+    let sizes = Shape::of(task.seed).sizes(task.seed);
+    let errors = fs::File::create(place.join(ERRORS_ALONE)).unwrap();
+    let mut command = again(LIVES, place, "alone");
+    command.env(SIZES, sizes).arg(task.to_line());
+    let child = command.stdout(Stdio::piped()).stderr(errors).spawn();
+    child.expect("this very program can be run")
 }
 
 /// A process that opens what cuts have left, one image after the other.

@@ -352,6 +352,32 @@ impl Producer {
     }
 }
 
+/// Works until something fails. What is handed in fits a store of any size.
+pub(super) fn work_for_ever(engine: &Engine, seed: u64, marks: &Marks) -> Result<(), Error> {
+    let shape = Shape {
+        inline_max: 300,
+        ..*Random::new(seed).pick(&SHAPES)
+    };
+    let ended = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..shape.producers)
+            .map(|n| {
+                let mut producer = Producer::new(100 + seed * 8 + n, shape, seed ^ n);
+                producer.queue = format!("q{n}");
+                scope.spawn(move || {
+                    loop {
+                        if let Err(error) = producer.work(engine, marks) {
+                            return error;
+                        }
+                    }
+                })
+            })
+            .collect();
+        let ends = threads.into_iter().map(|thread| thread.join().unwrap());
+        ends.last()
+    });
+    Err(ended.expect("there is a producer"))
+}
+
 /// The time, as the engine has it.
 #[expect(
     clippy::disallowed_methods,

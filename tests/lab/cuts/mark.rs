@@ -88,7 +88,7 @@ fn payload(engine: &Engine, job: &JobDetails, number: u64) -> Result<String, Err
     let stored = match engine.payload(job.info.id) {
         Ok(Some(stored)) => stored,
         Ok(None) => return Ok("none".to_owned()),
-        Err(error @ (Error::Damaged { .. } | Error::Io { .. })) => {
+        Err(error @ Error::Damaged { .. }) => {
             return Ok(format!("unreadable:{error}").replace([' ', '\n'], "_"));
         }
         Err(error) => return Err(error),

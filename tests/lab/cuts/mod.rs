@@ -11,6 +11,7 @@
 
 mod bench;
 pub(crate) mod child;
+pub(crate) mod ext4;
 mod life;
 mod mark;
 mod program;

@@ -1,0 +1,265 @@
+//! A real file system that goes away: ext4 on a loop device, shut down without its journal being flushed.
+//!
+//! A process works on a store there and says elsewhere what it is told. At some moment the file system is told to stop
+//! as in a crash of the system: what its own journal had not on the disk is gone. Then the process is ended, the
+//! file system is mounted again, and the next process opens what is left, says what is there and works on, on the same
+//! store and the same file system, round after round. What it says is judged as in `cuts`.
+//!
+//! One disk in ten is of xfs, if this machine can make one: it knows the same call.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use super::bench::Failure;
+use super::child::{self, Stage, Task};
+use super::promise::Promise;
+use super::scratch;
+use crate::check::{Log, Order, caught};
+use crate::random::Random;
+
+/// Rounds on one file system.
+const ROUNDS: u64 = 10;
+/// One disk in so many is of xfs.
+const XFS_EVERY: u64 = 10;
+/// Room for the file system; only what is written takes any.
+const IMAGE_BYTES: u64 = 400 << 20;
+/// `EXT4_IOC_SHUTDOWN` and `XFS_IOC_GOINGDOWN`, and what both understand as: without flushing the log.
+const SHUT_DOWN: libc::c_ulong = 0x8004_587d;
+const WITHOUT_LOG: u32 = 2;
+
+/// The check `ext4`.
+pub(crate) fn run(order: &Order, log: &Log) {
+    if !rustix::process::geteuid().is_root() {
+        return log.skipped(order.count, "only root can mount a file system");
+    }
+    let (from, to) = (order.from, order.from + order.count);
+    let next = AtomicU64::new(from / ROUNDS);
+    let stop = AtomicBool::new(false);
+    let disks = || {
+        while !stop.load(Ordering::Relaxed) && !order.is_over() {
+            let disk = next.fetch_add(1, Ordering::Relaxed);
+            if disk * ROUNDS >= to {
+                break;
+            }
+            let last = to.min((disk + 1) * ROUNDS);
+            let rounds = (disk * ROUNDS, from.max(disk * ROUNDS), last);
+            if let Err((seed, why)) = try_disk(disk, rounds, log) {
+                stop.store(true, Ordering::Relaxed);
+                log.failed(seed, why);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..order.threads {
+            scope.spawn(disks);
+        }
+    });
+}
+
+/// All rounds of a disk: a round needs the damage of those before it, also when they are not counted.
+fn try_disk(disk: u64, (first, counted, end): (u64, u64, u64), log: &Log) -> Result<(), Failure> {
+    let kind = if disk % XFS_EVERY == XFS_EVERY - 1 {
+        "xfs"
+    } else {
+        "ext4"
+    };
+    let scratch = scratch();
+    let mut mount = match Mount::make(kind, scratch.path()) {
+        Ok(mount) => mount,
+        Err(why) => {
+            log.skipped(end - counted, &why);
+            return Ok(());
+        }
+    };
+    let mut promise = Promise::default();
+    for seed in first..end {
+        let ran = caught(|| {
+            let stays = seed + 1 == end;
+            round(&mut mount, scratch.path(), seed, stays, &mut promise)
+        });
+        ran.map_err(|why| (seed, keep(scratch.path(), seed, &promise, &why)))?;
+        log.note("jobs acknowledged", promise.acknowledged());
+        log.done(u64::from(seed >= counted));
+    }
+    Ok(())
+}
+
+/// Keeps what was promised and what was said last.
+fn keep(place: &Path, seed: u64, promise: &Promise, why: &str) -> String {
+    let kept = super::bench::kept("ext4", seed);
+    let _ = fs::create_dir_all(&kept);
+    let _ = fs::copy(place.join("marks"), kept.join("marks"));
+    let _ = fs::write(kept.join("why"), format!("{why}\n{promise:#?}\n"));
+    format!("{why}\n  kept in {}", kept.display())
+}
+
+/// A process works until the file system stops; it comes back. After the last round all is worked off.
+fn round(
+    mount: &mut Mount,
+    place: &Path,
+    seed: u64,
+    is_last: bool,
+    promise: &mut Promise,
+) -> Result<(), String> {
+    let (root, marks) = (mount.at.clone(), place.join("marks"));
+    let task = Task {
+        root: &root,
+        marks: &marks,
+        log: None,
+        seed,
+        stage: Stage::Endless,
+    };
+    let mut random = Random::new(seed);
+    let mut working = Working::start(&task, place);
+    // Now and then it is still opening.
+    if !random.one_in(5) {
+        working.wait_until_open();
+    }
+    pause(Duration::from_millis(random.below(250)));
+    let died = working.child.try_wait().unwrap();
+    mount.shut_down()?;
+    working.end();
+    mount.again()?;
+    if let Some(status) = died {
+        let said = fs::read_to_string(place.join(child::ERRORS_ALONE)).unwrap_or_default();
+        return Err(format!("it ended by itself ({status}): {}", said.trim()));
+    }
+    promise.note(&fs::read_to_string(&marks).unwrap_or_default())?;
+    promise.cut();
+    if is_last {
+        let task = Task {
+            stage: Stage::WorkedOff,
+            ..task
+        };
+        let _ = fs::remove_file(&marks);
+        let went = child::run_alone(&task, place);
+        promise.note(&fs::read_to_string(&marks).unwrap_or_default())?;
+        went?;
+    }
+    Ok(())
+}
+
+/// Waits for nothing that could come.
+fn pause(time: Duration) {
+    let (never, nothing) = channel::<()>();
+    let _ = nothing.recv_timeout(time);
+    drop(never);
+}
+
+/// The process at work.
+struct Working {
+    child: Child,
+    says: BufReader<ChildStdout>,
+}
+
+impl Working {
+    fn start(task: &Task<'_>, place: &Path) -> Working {
+        let mut child = child::start_alone(task, place);
+        let says = BufReader::new(child.stdout.take().unwrap());
+        Working { child, says }
+    }
+
+    /// Or until it has ended.
+    fn wait_until_open(&mut self) {
+        let _ = self.says.read_line(&mut String::new());
+    }
+
+    fn end(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// A file system of its own in a file, mounted.
+#[derive(Debug)]
+struct Mount {
+    image: PathBuf,
+    at: PathBuf,
+    is_mounted: bool,
+}
+
+impl Mount {
+    fn make(kind: &str, place: &Path) -> Result<Mount, String> {
+        let (image, at) = (place.join("disk"), place.join("mounted"));
+        let file = File::create(&image).unwrap();
+        file.set_len(IMAGE_BYTES).unwrap();
+        fs::create_dir(&at).unwrap();
+        let maker = format!("mkfs.{kind}");
+        let path = image.to_str().unwrap();
+        let quiet = if kind == "ext4" { "-qF" } else { "-qf" };
+        call(&maker, &[quiet, path]).map_err(|why| format!("no {kind} here: {why}"))?;
+        let mut mount = Mount {
+            image,
+            at,
+            is_mounted: false,
+        };
+        mount
+            .mount()
+            .map_err(|why| format!("no {kind} can be mounted here: {why}"))?;
+        Ok(mount)
+    }
+
+    fn mount(&mut self) -> Result<(), String> {
+        let (image, at) = (self.image.to_str().unwrap(), self.at.to_str().unwrap());
+        call("mount", &["-o", "loop", image, at])?;
+        self.is_mounted = true;
+        Ok(())
+    }
+
+    /// The loop device goes with the mount.
+    fn unmount(&mut self) -> Result<(), String> {
+        call("umount", &[self.at.to_str().unwrap()])?;
+        self.is_mounted = false;
+        Ok(())
+    }
+
+    fn again(&mut self) -> Result<(), String> {
+        self.unmount()?;
+        self.mount()
+    }
+
+    /// From now on nothing is written any more, and what is not in the journal on the disk is lost.
+    #[expect(unsafe_code, reason = "the C library has no other way")]
+    fn shut_down(&self) -> Result<(), String> {
+        let top = File::open(&self.at).map_err(|e| e.to_string())?;
+        let how = WITHOUT_LOG;
+        // SAFETY: the call reads one number, which lives until it returns.
+        let done = unsafe { libc::ioctl(top.as_raw_fd(), SHUT_DOWN, &raw const how) };
+        if done == 0 {
+            return Ok(());
+        }
+        let error = std::io::Error::last_os_error();
+        Err(format!("the file system would not stop: {error}"))
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if self.is_mounted && self.unmount().is_err() {
+            // Somebody still has a file open there: it goes when that one does.
+            let _ = call("umount", &["-l", self.at.to_str().unwrap()]);
+        }
+    }
+}
+
+fn call(program: &str, arguments: &[&str]) -> Result<(), String> {
+    let output = Command::new(program).args(arguments).output();
+    let output = output.map_err(|e| format!("{program}: {e}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{program} {arguments:?}: {}", said.trim()))
+}
