@@ -29,6 +29,8 @@ const ROUNDS: u64 = 10;
 const XFS_EVERY: u64 = 10;
 /// Room for the file system; only what is written takes any.
 const IMAGE_BYTES: u64 = 400 << 20;
+/// How often unmounting is tried again.
+const UNMOUNTS: u32 = 100;
 /// `EXT4_IOC_SHUTDOWN` and `XFS_IOC_GOINGDOWN`, and what both understand as: without flushing the log.
 const SHUT_DOWN: libc::c_ulong = 0x8004_587d;
 const WITHOUT_LOG: u32 = 2;
@@ -220,9 +222,17 @@ impl Mount {
 
     /// The loop device goes with the mount.
     fn unmount(&mut self) -> Result<(), String> {
-        call("umount", &[self.at.to_str().unwrap()])?;
-        self.is_mounted = false;
-        Ok(())
+        let mut unmounted = call("umount", &[self.at.to_str().unwrap()]);
+        for _ in 0..UNMOUNTS {
+            if unmounted.is_ok() {
+                break;
+            }
+            // A process that another thread starts has our open files until it executes its program.
+            pause(Duration::from_millis(20));
+            unmounted = call("umount", &[self.at.to_str().unwrap()]);
+        }
+        self.is_mounted = unmounted.is_err();
+        unmounted
     }
 
     fn again(&mut self) -> Result<(), String> {

@@ -31,8 +31,8 @@ pub(super) struct Promise {
     prunes: HashSet<String>,
     /// Handlers are at work that do not say when they begin.
     unwatched: bool,
-    /// The power has gone since something was found last.
-    cut: bool,
+    /// How often the power has gone since something was found last.
+    cuts: u64,
     /// What is being found.
     finding: Option<Finding>,
 }
@@ -108,7 +108,7 @@ type Checked = Result<(), String>;
 impl Promise {
     /// The power goes.
     pub(super) fn cut(&mut self) {
-        self.cut = true;
+        self.cuts += 1;
         self.finding = None;
     }
 
@@ -214,7 +214,7 @@ impl Promise {
 
     fn started(&mut self, id: u64, number: u64, attempt: u64, claim: u64) -> Checked {
         self.numbers.insert(id, number);
-        let cut = self.cut;
+        let is_cut = self.cuts > 0;
         let job = self.jobs.get_mut(&number);
         let job = job.ok_or_else(|| format!("job {number} was never handed in"))?;
         if job.id.is_some_and(|known| known != id) {
@@ -232,7 +232,7 @@ impl Promise {
         }
         // I6: each start is a new attempt and was stored before.
         let expected = job.attempt + 1;
-        if !job.loose && attempt != expected && !cut {
+        if !job.loose && attempt != expected && !is_cut {
             return Err(format!(
                 "job {number} starts as attempt {attempt}, expected was {expected}"
             ));
@@ -317,7 +317,7 @@ impl Promise {
             .map(|found| (found.id, found.number))
             .collect();
         self.prunes.clear();
-        (self.cut, self.unwatched) = (false, false);
+        (self.cuts, self.unwatched) = (0, false);
         Ok(())
     }
 
@@ -350,12 +350,12 @@ impl Promise {
             return wrong("its state is not one that it can be in");
         }
         let begun = found.begun();
-        let most = job.attempt + u64::from(self.cut);
+        let most = job.attempt + self.cuts;
         let is_watched = !job.loose && !self.unwatched;
         if is_watched && (begun < job.attempt || begun > most) {
             return wrong("attempts without a start, or starts without an attempt");
         }
-        if found.crashes > job.crashes + u64::from(self.cut) {
+        if found.crashes > job.crashes + self.cuts {
             return wrong("more crashes than cuts");
         }
         Ok(())
