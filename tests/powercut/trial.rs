@@ -213,9 +213,9 @@ fn assert_log_is_whole<'a>(start: Disk<'a>, records: &[Record<'a>], root: &Path)
 }
 
 /// A first group is committed while the store is made, amid much else.
-fn is_in_commit(line: &str) -> Option<bool> {
+fn is_in_commit(line: &str) -> bool {
     let marks = child::marks_of(line);
-    Some(matches!(marks[..], [Mark::Begun(group)] if group.number > 1))
+    matches!(marks[..], [Mark::Begun(group)] if group.number > 1)
 }
 
 /// A life's trials in progress.
@@ -262,7 +262,7 @@ impl Bench<'_> {
         records: &[Record<'r>],
         promise: Promise,
     ) {
-        let weights = Weights::of(&start, records, is_in_commit);
+        let weights = Weights::of(&start, records, |line| Some(is_in_commit(line)));
         let percent = weights.commit_max * 100 / u64::from(self.life.plan.segment_bytes);
         self.outcome.unsynced_percent = self.outcome.unsynced_percent.max(percent);
         let (mut disk, mut promise, mut done) = (start, promise, 0);

@@ -169,7 +169,7 @@ impl<'b> Bench<'b> {
                 promise: &promise,
             };
             let tried = self.try_cut(&cut, depth, (place, records.len()));
-            tried.map_err(|(state, why)| (state, self.keep(&cut, why)))?;
+            tried.map_err(|(state, why)| (state, self.keep(&cut, &why)))?;
         }
         Ok(())
     }
@@ -227,7 +227,7 @@ impl<'b> Bench<'b> {
     }
 
     /// Keeps what is needed to look into a failure, and says where.
-    fn keep(&self, cut: &Cut<'_, '_>, why: String) -> String {
+    fn keep(&self, cut: &Cut<'_, '_>, why: &str) -> String {
         let kept = kept(self.plan.check, cut.first);
         let image = kept.join("image");
         cut.write_image(&image);

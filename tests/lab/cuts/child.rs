@@ -21,7 +21,7 @@ pub(crate) const LIVES: &str = "--cut-life";
 pub(crate) const OPENS: &str = "--cut-open";
 
 /// An image that takes longer hangs. The longest takes some seconds when the machine is busy.
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_mins(1);
 /// Takes the place of the machine's boot id: after a power cut it is another boot.
 const BOOT_ID: &str = "JOBSLED_LAB_BOOT_ID";
 /// How long nothing may be left that could run.

@@ -1,6 +1,7 @@
 //! A life of the whole engine, through its public face: producers, handlers, changes from outside, closings and
 //! openings. It says what it asks for and what it is told (`Marks`), and is recorded.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -31,44 +32,54 @@ pub(super) struct Shape {
     /// One in so many payloads has a file of its own; 0 is none.
     files_one_in: u64,
     batch_max: u64,
+    /// Everything is worked off and pruned before it is closed.
+    empties: bool,
     /// The store's sizes, one of these: segment, largest entry, bytes between two syncs.
     sizes: [&'static str; 2],
 }
 
+const TINY: &str = "65536,900,8192";
 const SMALL: &str = "131072,1800,16384";
 const MIDDLE: &str = "524288,6144,65536";
 /// The engine's own.
 const USUAL: &str = "";
 
-/// Hardly anything, opened again and again; much that is small; files; so much that the journal is compacted.
-const SHAPES: [Shape; 4] = [
+/// A little of everything.
+const PLAIN: Shape = Shape {
+    producers: 3,
+    openings: 3,
+    calls: 25,
+    inline_max: 400,
+    files_one_in: 0,
+    batch_max: 12,
+    empties: false,
+    sizes: [SMALL, MIDDLE],
+};
+
+const SHAPES: [Shape; 5] = [
+    // Hardly anything is left in the end, again and again: there sled's opening is at its weakest.
     Shape {
         producers: 1,
-        openings: 6,
-        calls: 6,
-        inline_max: 200,
-        files_one_in: 0,
-        batch_max: 4,
-        sizes: [SMALL, SMALL],
+        openings: 8,
+        calls: 10,
+        inline_max: 150,
+        batch_max: 16,
+        empties: true,
+        sizes: [TINY, SMALL],
+        ..PLAIN
     },
+    PLAIN,
+    // Payloads with files of their own.
     Shape {
-        producers: 3,
-        openings: 3,
-        calls: 25,
-        inline_max: 400,
-        files_one_in: 0,
-        batch_max: 12,
-        sizes: [SMALL, MIDDLE],
-    },
-    Shape {
-        producers: 3,
         openings: 2,
         calls: 20,
         inline_max: 2_000,
         files_one_in: 3,
         batch_max: 5,
         sizes: [MIDDLE, USUAL],
+        ..PLAIN
     },
+    // So much that the journal is compacted.
     Shape {
         producers: 2,
         openings: 2,
@@ -77,6 +88,17 @@ const SHAPES: [Shape; 4] = [
         files_one_in: 20,
         batch_max: 50,
         sizes: [USUAL, USUAL],
+        ..PLAIN
+    },
+    // Groups of several segments.
+    Shape {
+        producers: 2,
+        openings: 2,
+        calls: 4,
+        batch_max: 250,
+        sizes: [TINY, TINY],
+        inline_max: 300,
+        ..PLAIN
     },
 ];
 
@@ -189,8 +211,13 @@ pub(super) fn live(store: &Path, seed: u64, marks: &Arc<Marks>) -> Result<(), Er
                 .into_iter()
                 .try_for_each(|thread| thread.join().expect("a producer panicked"))
         })?;
-        if random.one_in(2) {
+        if shape.empties || random.one_in(2) {
             engine.wait_until_quiet(GRACE)?;
+        }
+        if shape.empties {
+            producers
+                .iter()
+                .try_for_each(|producer| producer.prune(&engine, marks))?;
         }
         engine.shutdown(GRACE)?;
     }
@@ -229,7 +256,7 @@ impl Producer {
                     self.enqueue(engine, marks, jobs)?;
                 }
                 13..17 => self.change(engine, marks)?,
-                17 => self.pause(engine, marks)?,
+                17 if !self.shape.empties => self.pause(engine, marks)?,
                 18 => self.enqueue_by_key(engine, marks)?,
                 _ => self.prune(engine, marks)?,
             }
@@ -250,7 +277,7 @@ impl Producer {
         let placed = batch.enqueue()?;
         let mut said = format!("enqueued {call}");
         for (id, is_new) in &placed {
-            said += &format!(" {id}:{is_new}");
+            write!(said, " {id}:{is_new}").unwrap();
         }
         marks.say(&said);
         self.ids.extend(placed.iter().map(|(id, _)| *id));
@@ -274,7 +301,7 @@ impl Producer {
             .priority(priority)
             .metadata("number", number.to_string());
         let mut due_ms = 0;
-        if self.random.one_in(6) {
+        if self.random.one_in(6) && !self.shape.empties {
             let wait = *self.random.pick(&[5, 40, 3_600_000]);
             due_ms = now_ms() + wait;
             request = request.at(UNIX_EPOCH + Duration::from_millis(due_ms));
@@ -344,7 +371,7 @@ impl Producer {
         Ok(())
     }
 
-    fn prune(&mut self, engine: &Engine, marks: &Marks) -> Result<(), Error> {
+    fn prune(&self, engine: &Engine, marks: &Marks) -> Result<(), Error> {
         marks.say(&format!("prune {}", self.queue));
         engine.prune().queue(&self.queue).run()?;
         marks.say(&format!("pruned {}", self.queue));

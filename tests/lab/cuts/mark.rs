@@ -81,7 +81,7 @@ fn payload(engine: &Engine, job: &JobDetails, number: u64) -> Result<String, Err
     let bytes = job.payload_bytes.unwrap_or(0);
     let is_looked_at = !matches!(job.info.state, State::Ready | State::Running)
         || bytes > FILE_FROM
-        || number % 8 == 0;
+        || number.is_multiple_of(8);
     if !is_looked_at {
         return Ok("unread".to_owned());
     }
@@ -105,7 +105,7 @@ fn payload(engine: &Engine, job: &JobDetails, number: u64) -> Result<String, Err
 }
 
 fn output_of(engine: &Engine, job: &JobDetails, number: u64) -> Result<&'static str, Error> {
-    if job.info.state != State::Completed || number % 4 > 0 {
+    if job.info.state != State::Completed || !number.is_multiple_of(4) {
         return Ok("-");
     }
     let stored = engine.output(job.info.id)?;

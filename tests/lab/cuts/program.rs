@@ -4,6 +4,7 @@
 //! was heard is what a user hears: the lines that a command prints, and when it ends. It is added to the record by
 //! the one who heard it, so that it is there after whatever came before.
 
+use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -74,7 +75,7 @@ pub(super) fn live(root: &Path, seed: u64) -> Result<Logs, String> {
         worker: None,
         next: 1,
         ids: Vec::new(),
-        sizes: *Random::new(!seed).pick(&["", "524288,6144,65536"]),
+        sizes: ["", "524288,6144,65536"][Random::new(!seed).index(2)],
     };
     for _ in 0..user.random.between(2, 3) {
         for _ in 0..user.random.between(1, 5) {
@@ -163,10 +164,12 @@ impl User {
 
     fn call(&mut self) -> Result<(), String> {
         match self.random.below(12) {
-            0..6 => self.add(),
-            6 | 7 => self.add_many(),
-            8 => self.change(),
-            9 => self.queue(),
+            0 | 1 => self.add_many(),
+            2 => {
+                self.change();
+                Ok(())
+            }
+            3 => self.queue(),
             _ => self.add(),
         }
     }
@@ -208,8 +211,8 @@ impl User {
             let number = self.number();
             let argv = [program(number), &format!("n{number}")];
             let line = serde_json::json!({ "argv": argv, "key": format!("n{number}") });
-            lines += &format!("{line}\n");
-            said += &format!(" {number}:0:0:0");
+            writeln!(lines, "{line}").unwrap();
+            write!(said, " {number}:0:0:0").unwrap();
         }
         fs::write(&file, lines).unwrap();
         self.say(&said);
@@ -224,23 +227,22 @@ impl User {
         for line in said.lines() {
             let placed: Value = serde_json::from_str(line).unwrap();
             let id = placed["id"].as_u64().unwrap();
-            mark += &format!(" {id}:{}", placed["new"]);
+            write!(mark, " {id}:{}", placed["new"]).unwrap();
             self.ids.push(id);
         }
         self.say(&mark);
     }
 
     /// What came of it is not looked at: it may have run meanwhile.
-    fn change(&mut self) -> Result<(), String> {
+    fn change(&mut self) {
         if self.ids.is_empty() {
-            return Ok(());
+            return;
         }
         let id = *self.random.pick(&self.ids);
         let (word, command) = *self.random.pick(&[("cancel", "cancel"), ("delete", "rm")]);
         self.say(&format!("{word} {id}"));
         // One that has ended, runs or is gone is refused.
         let _ = self.run(&words(&format!("{command} {id}")));
-        Ok(())
     }
 
     fn queue(&mut self) -> Result<(), String> {

@@ -271,7 +271,6 @@ impl Promise {
             }
             ("cancelled", "cancelled") => job.end = Some("cancelled"),
             ("deleted", "deleted") => job.standing = Standing::Gone,
-            ("deleted", "is-running") => {}
             ("was-set", "done") => job.priority = Some(answer[1].parse().unwrap()),
             _ => {}
         }
@@ -409,7 +408,7 @@ impl Job {
         if let Some(end) = self.end {
             return found.state == end;
         }
-        let fate = self.fate_of(found.number);
+        let fate = Job::fate_of(found.number);
         match found.state {
             "scheduled" | "ready" | "running" => true,
             "completed" => may_have_run && fate == "completed",
@@ -419,7 +418,7 @@ impl Job {
         }
     }
 
-    fn fate_of(&self, number: u64) -> &'static str {
+    fn fate_of(number: u64) -> &'static str {
         match Fate::of(number) {
             Fate::Completes | Fate::Stumbles => "completed",
             Fate::Fails | Fate::Discards => "dead",
