@@ -17,6 +17,8 @@ const GRACE: Duration = Duration::from_secs(20);
 /// Numbers and calls of one producer are apart from those of another.
 const PER_PRODUCER: u64 = 1_000_000;
 
+/// From here on a life is of hardly anything but batches, none of them small.
+const LARGE_BATCH: u64 = 100;
 /// Tells a process the sizes of the stores that it makes.
 pub(super) const SIZES: &str = "JOBSLED_SIZES";
 
@@ -92,10 +94,10 @@ const SHAPES: [Shape; 5] = [
     },
     // Groups of several segments.
     Shape {
-        producers: 2,
+        producers: 1,
         openings: 2,
         calls: 4,
-        batch_max: 250,
+        batch_max: 400,
         sizes: [TINY, TINY],
         inline_max: 300,
         ..PLAIN
@@ -248,11 +250,17 @@ impl Producer {
     }
 
     fn work(&mut self, engine: &Engine, marks: &Marks) -> Result<(), Error> {
+        let is_large = self.shape.batch_max > LARGE_BATCH;
         for _ in 0..self.shape.calls {
             match self.random.below(20) {
-                0..10 => self.enqueue(engine, marks, 1)?,
-                10..13 => {
-                    let jobs = self.random.between(2, self.shape.batch_max);
+                0..10 if !is_large => self.enqueue(engine, marks, 1)?,
+                0..13 => {
+                    let least = if is_large {
+                        self.shape.batch_max / 2
+                    } else {
+                        2
+                    };
+                    let jobs = self.random.between(least, self.shape.batch_max);
                     self.enqueue(engine, marks, jobs)?;
                 }
                 13..17 => self.change(engine, marks)?,
