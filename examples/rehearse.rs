@@ -3,6 +3,8 @@
 //! The program sends an invoice and, a week later, a reminder. It must do neither twice by its own doing, and
 //! forget neither.
 
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
