@@ -222,7 +222,7 @@ pub enum Error {
     /// Stored data is damaged. The files were left as they are, unless they had to be opened in place: a large
     /// journal, or a disk without room for a copy.
     #[error(
-        "{path} is damaged: {what}: {reason}. Nothing was repaired; keep a copy of the files before you do"
+        "{path} is damaged: {what}: {reason}. Nothing was repaired; `jobsled repair` makes a new store of what can be read"
     )]
     Damaged {
         /// The store, or the file in it.
@@ -235,7 +235,7 @@ pub enum Error {
     /// The journal ends before what the witness saw acknowledged: the disk lost or forgot data.
     #[error(
         "{path} lost acknowledged data: the witness saw group {witnessed} at position {position}, the \
-         journal ends at group {found}. Nothing was repaired; keep a copy of the files before you do"
+         journal ends at group {found}. Nothing was repaired; `jobsled repair` makes a new store of what is left"
     )]
     Missing {
         /// The store.

@@ -67,7 +67,10 @@ pub use job::{
     PayloadError, Priority, Rkyv, State, Stop, UnknownState, View,
 };
 pub use ledger::{AttemptError, Counters};
-pub use moment::{BackupReport, VerifyReport, verify};
+pub use moment::{
+    BackupReport, JournalEnd, LostFile, LostJob, RepairReport, UncertainJob, VerifyReport, repair,
+    verify,
+};
 #[cfg(feature = "json")]
 pub use moment::{ExportReport, ImportReport, import};
 pub use rkyv;

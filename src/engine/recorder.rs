@@ -315,6 +315,14 @@ impl Recorder {
     }
 }
 
+/// The store that a recorder's head is of. Changes nothing; `None` if that cannot be read.
+pub(crate) fn store_told(path: &Path) -> Option<u128> {
+    let mut head = [0; PLACE_LEN];
+    let file = File::open(path).ok()?;
+    files::read_at(&file, 0, &mut head).ok()?;
+    Record::decode(&head).map(|head| head.store)
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mark {
     Started,

@@ -105,7 +105,7 @@ pub(crate) fn fold(ledger: &mut Ledger, visit: &Visit<'_, '_>) -> Result<(), Str
 
 /// I9: each entry is as it was written; this notices when they do not add up to the same state.
 pub(crate) fn check_digest(ledger: &Ledger, last: &Header) -> Result<()> {
-    if ledger.digest() == last.digest {
+    if ledger.digest() == last.digest || fault::bug(Bug::DigestIgnored) {
         return Ok(());
     }
     Err(Error::Damaged {
@@ -228,6 +228,9 @@ impl Core {
 fn open_witness(dir: &Path, head: &Head) -> Result<Option<Witness>> {
     let last = &head.last;
     let (store, path) = (dir.to_owned(), Store::at(dir).witness());
+    if fault::bug(Bug::WitnessIgnored) {
+        return Ok(None);
+    }
     match Witness::open(&path, last.store)? {
         Found::Marked(_, mark) if last.group < mark.group => Err(Error::Missing {
             path: store,

@@ -25,13 +25,14 @@ pub(crate) const ENTRY_CAP: usize = Geometry::DEFAULT.entry_cap as usize;
 /// The newest entry format.
 pub(crate) const FORMAT: u16 = 1;
 
-const MAGIC: [u8; 4] = *b"JSLE";
+/// How every entry begins.
+pub(super) const MAGIC: [u8; 4] = *b"JSLE";
 const HASHED: usize = 128;
 /// No life comes near it, and what is added to such numbers cannot overflow.
 const NUMBER_MAX: u64 = 1 << 62;
 
 /// What an entry says about itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) store: u128,
     pub(crate) epoch: u64,
@@ -309,6 +310,38 @@ impl Header {
         }
         Ok(header.0)
     }
+}
+
+/// What bytes that begin as an entry say of themselves; nothing of it is proven.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Claimed {
+    pub(super) store: u128,
+    pub(super) position: u64,
+    /// Bytes of the entry.
+    pub(super) len: usize,
+}
+
+/// Reads what an entry says of itself, without a look at its hash.
+pub(super) fn claimed(bytes: &[u8]) -> Option<Claimed> {
+    let mut fields = Fields(bytes);
+    if fields.take::<4>()? != MAGIC {
+        return None;
+    }
+    let _format: [u8; 2] = fields.take()?;
+    if usize::from(u16::from_le_bytes(fields.take()?)) != HEADER_LEN {
+        return None;
+    }
+    let (header, body_len) = fields.header()?;
+    Some(Claimed {
+        store: header.store,
+        position: header.position,
+        len: HEADER_LEN.saturating_add(usize::try_from(body_len).ok()?),
+    })
+}
+
+/// The hash that an entry says it has.
+pub(super) fn hash_told(entry: &[u8]) -> Option<[u8; 32]> {
+    entry.get(HASHED..HEADER_LEN)?.try_into().ok()
 }
 
 /// A reader of fixed-width fields.

@@ -5,6 +5,7 @@
 
 #[cfg(feature = "lab")]
 mod bare;
+mod carve;
 mod commit;
 mod entry;
 mod frame;
@@ -13,6 +14,7 @@ pub mod lab;
 mod memory;
 mod payloads;
 mod replay;
+mod rescue;
 mod sled;
 mod store;
 mod swap;
@@ -20,6 +22,7 @@ mod witness;
 
 use std::sync::Arc;
 
+pub(crate) use carve::Carved;
 pub(crate) use commit::{Geometry, commit, remove_all};
 pub(crate) use entry::{Chain, Draft, EntryBytes, Frames, Header, Sealed, event_at};
 pub(crate) use frame::ReadError;
@@ -28,10 +31,11 @@ pub(crate) use frame::{FrameWriter, read as read_frame};
 pub(crate) use memory::MemoryDisk;
 pub(crate) use payloads::Payloads;
 pub(crate) use replay::{Head, Replay, Visit, find_head, replay};
+pub(crate) use rescue::{End, Piece, Remains, Testimony, rescue};
 pub(crate) use store::{Store, StoreHeader};
 #[cfg(feature = "control")]
 pub(crate) use witness::glance;
-pub(crate) use witness::{Found, Mark, Witness};
+pub(crate) use witness::{Found, Glimpse, Mark, Witness, glimpse};
 
 use crate::error::Result;
 

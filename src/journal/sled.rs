@@ -34,6 +34,16 @@ const SNAPSHOT_AT_CLOSE_MAX: u64 = 32;
 /// A check that read fewer segments (16 MiB) took too little memory to be worth another opening.
 const RELEASE_MIN: u64 = 4;
 
+/// Reading a damaged log through sled may take so long; what sled would give is found in the log's bytes as well.
+const SALVAGE_LIMIT: Duration = Duration::from_secs(10);
+
+/// What sled gave of damaged files.
+#[derive(Debug, Default)]
+pub(super) struct Given {
+    pub(super) count: u64,
+    pub(super) entries: Vec<(u64, EntryBytes)>,
+}
+
 #[derive(Debug)]
 pub(super) struct SledJournal {
     /// `None` only while it is being reopened, or after that failed.
@@ -158,8 +168,68 @@ impl SledJournal {
         sync_tree(&swap.now)
     }
 
+    /// All entries that sled still gives of damaged files, but for those that `known` knows the hash of; and how
+    /// many it gave. The files are a copy that nobody depends on. On a thread of its own: sled may hang on what it
+    /// meets.
+    pub(super) fn give_all(
+        swap: &Swap,
+        geometry: Geometry,
+        known: impl Fn(&[u8]) -> bool + Send + 'static,
+    ) -> Result<Given> {
+        let (send, receive) = crossbeam_channel::bounded(1);
+        let own = swap.clone();
+        let limit = SALVAGE_LIMIT;
+        sys::thread::spawn("jobsled-salvage", move || {
+            let given = SledJournal::open_files_within(limit, &own.now, &own, geometry)
+                .map(|journal| journal.give(&known));
+            // Nobody listens any more if the limit has passed.
+            let _ = send.send(given);
+        })?;
+        receive.recv_timeout(limit).unwrap_or_else(|_| {
+            Err(Error::Damaged {
+                path: swap.now.clone(),
+                what: "reading the journal through sled".to_owned(),
+                reason: format!("it did not end within {} s", limit.as_secs()),
+            })
+        })
+    }
+
+    /// From the front and from the back, each as far as it can be read.
+    fn give(mut self, known: &dyn Fn(&[u8]) -> bool) -> Given {
+        let mut given = Given::default();
+        let mut seen = std::collections::HashSet::new();
+        let mut take = |position: u64, entry: EntryBytes| {
+            // A damaged tree may lead in a circle.
+            let is_new = seen.insert(position);
+            if is_new {
+                given.count += 1;
+                if !known(&entry) {
+                    given.entries.push((position, entry));
+                }
+            }
+            Ok(is_new)
+        };
+        for read in [self.scan(0, &mut take), self.scan_back(&mut take)] {
+            if let Err(error) = read {
+                log::info!("read no further: {error}");
+            }
+        }
+        let db = self.db.take();
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(db)));
+        given
+    }
+
     /// Opens (or makes) the sled files in `path`. The directory must exist.
     fn open_files(path: &Path, swap: &Swap, geometry: Geometry) -> Result<SledJournal> {
+        SledJournal::open_files_within(OPEN_LIMIT, path, swap, geometry)
+    }
+
+    fn open_files_within(
+        limit: Duration,
+        path: &Path,
+        swap: &Swap,
+        geometry: Geometry,
+    ) -> Result<SledJournal> {
         // Opened before sled writes for the first time, so that a failed write-back is seen by us.
         let log = path.join("db");
         let file = File::options()
@@ -169,7 +239,7 @@ impl SledJournal {
             .truncate(false)
             .open(&log)
             .map_err(Error::io("open", &log))?;
-        let db = open_db(path, geometry)?;
+        let db = open_db(path, geometry, limit)?;
         let (path, swap) = (path.to_owned(), swap.clone());
         Ok(SledJournal {
             db: Some(db),
@@ -393,7 +463,7 @@ impl Drop for SledJournal {
 
 /// Opens sled under a watchdog. I8: on damage it may panic, and then another of its threads may wait for
 /// ever.
-fn open_db(path: &Path, geometry: Geometry) -> Result<sled::Db> {
+fn open_db(path: &Path, geometry: Geometry, limit: Duration) -> Result<sled::Db> {
     remove_half_made_snapshots(path)?;
     let (send, receive) = crossbeam_channel::bounded(1);
     let config = sled::Config::new()
@@ -406,14 +476,14 @@ fn open_db(path: &Path, geometry: Geometry) -> Result<sled::Db> {
         // Nobody listens any more if the limit has passed.
         let _ = send.send(opened);
     })?;
-    match receive.recv_timeout(OPEN_LIMIT) {
+    match receive.recv_timeout(limit) {
         Ok(Ok(Ok(db))) => Ok(db),
         Ok(Ok(Err(error))) => Err(sled_error(path, "opening the journal", &error)),
         Ok(Err(panic)) => Err(panicked(path, "opening the journal", panic.as_ref())),
         Err(_) => Err(Error::Damaged {
             path: path.to_owned(),
             what: "opening the journal".to_owned(),
-            reason: format!("it did not end within {} s", OPEN_LIMIT.as_secs()),
+            reason: format!("it did not end within {} s", limit.as_secs()),
         }),
     }
 }

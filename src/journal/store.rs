@@ -16,8 +16,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::Journal;
+use super::carve::Carved;
 use super::commit::{Geometry, commit};
-use super::entry::{Chain, FORMAT, Sealed};
+use super::entry::{Chain, FORMAT, Sealed, hash_told};
 use super::frame::layout_fingerprint;
 use super::sled::SledJournal;
 use super::swap::Swap;
@@ -314,6 +315,62 @@ impl Store {
         let header = StoreHeader::read(&swap.now.join("jobsled"))?;
         forget_cached(&swap)?;
         SledJournal::look(&swap, header.geometry, |journal| check(header, journal))
+    }
+
+    /// Whether here is something that may be left of a store.
+    pub(crate) fn has_remains(&self) -> bool {
+        let Swap { now, new, old, .. } = self.swap();
+        [now, new, old].iter().any(|dir| {
+            let has = |file| dir.join(file).is_file();
+            has("jobsled") || has("db")
+        })
+    }
+
+    /// The store's header, wherever it can be read.
+    pub(crate) fn header(&self) -> Result<StoreHeader> {
+        let Swap { now, new, old, .. } = self.swap();
+        let read = |dir: &Path| StoreHeader::read(&dir.join("jobsled"));
+        read(&now).or_else(|error| match error {
+            Error::Damaged { .. } => read(&old).or_else(|_| read(&new)).map_err(|_| error),
+            other => Err(other),
+        })
+    }
+
+    /// All entries whose bytes are there, also in what an opening or closing left that was cut short. Changes
+    /// nothing.
+    pub(crate) fn carve(&self) -> Result<Carved> {
+        let Swap { now, new, old, .. } = self.swap();
+        let mut carved = Carved::default();
+        for dir in [now, old, new] {
+            carved.search(&dir.join("db"))?;
+        }
+        Ok(carved)
+    }
+
+    /// Adds the entries that sled gives of a copy, which is made in the directory `scratch` and stays there.
+    pub(crate) fn carve_by_sled(
+        &self,
+        scratch: &Path,
+        geometry: Geometry,
+        carved: &mut Carved,
+    ) -> Result<()> {
+        let Swap { now, old, .. } = self.swap();
+        let from = if now.is_dir() { now } else { old };
+        let copy = Swap::of(scratch, "journal");
+        sys::files::create_dir_private(&copy.now)?;
+        let entries = fs::read_dir(&from).map_err(Error::io("list", from.as_path()))?;
+        for entry in entries {
+            let path = entry.map_err(Error::io("list", from.as_path()))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let is_sleds = matches!(name.as_ref(), "conf" | "db") || name.starts_with("snap.");
+            if is_sleds && path.is_file() {
+                sys::files::copy_file(&path, &copy.now.join(name.as_ref()))?;
+            }
+        }
+        let known = carved.hashes();
+        let is_known = move |entry: &[u8]| hash_told(entry).is_some_and(|h| known.contains(&h));
+        let given = SledJournal::give_all(&copy, geometry, is_known)?;
+        carved.add_given(given.count, given.entries)
     }
 
     /// Copies the journal, and the witness if there is one, into another directory. Nothing of this store is

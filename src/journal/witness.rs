@@ -270,6 +270,31 @@ pub(crate) fn glance(store_dir: &Path) -> Option<(u64, u64)> {
     slots.map(|slot| slot.mark.age()).max()
 }
 
+/// What is left of a witness.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Glimpse {
+    /// Marks that can be read, each with its store.
+    pub(crate) marks: Vec<(u128, Mark)>,
+    /// A slot holds something that cannot be read.
+    pub(crate) damaged: bool,
+}
+
+/// Reads what can be read of a witness, of whichever store. Changes nothing.
+pub(crate) fn glimpse(path: &Path) -> Glimpse {
+    let mut found = Glimpse::default();
+    let Ok(bytes) = fs::read(path) else {
+        return found;
+    };
+    for offset in [0, 4096] {
+        let slot = bytes.get(offset..offset + SLOT_LEN);
+        match slot.and_then(|slot| slot.try_into().ok()).and_then(decode) {
+            Some(slot) if slot.version == VERSION => found.marks.push((slot.store, slot.mark)),
+            _ => found.damaged |= slot.is_none_or(|slot| slot.iter().any(|byte| *byte != 0)),
+        }
+    }
+    found
+}
+
 struct Slot {
     version: u32,
     store: u128,

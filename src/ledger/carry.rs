@@ -109,7 +109,6 @@ impl Ledger {
     }
 
     /// All root records as they stand: the root, then controls by queue, then held keys by kind and key.
-    #[cfg(feature = "json")]
     pub(crate) fn carry_roots(&self) -> Vec<Event<'static>> {
         let controlled = self.queues.iter().zip(self.queue_numbers());
         let controlled = controlled.filter(|(queue, _)| queue.control_place.is_some());
@@ -139,7 +138,6 @@ impl Ledger {
     }
 
     /// All jobs by rising id, with the place at which each one's story begins.
-    #[cfg(feature = "json")]
     pub(crate) fn bases(&self) -> impl Iterator<Item = (crate::job::JobId, Place)> {
         let all = self.jobs.iter_from(crate::job::JobId::from_number(0));
         all.map(|(id, record)| (id, record.base))

@@ -61,7 +61,6 @@ impl Keys {
     }
 
     /// Keys whose jobs are gone, in no order.
-    #[cfg(feature = "json")]
     pub(crate) fn held(&self) -> impl Iterator<Item = (KindIx, &str, Taken)> {
         let all = self.taken.iter();
         all.filter(|(_, taken)| taken.held.is_some())

@@ -15,6 +15,7 @@ mod event;
 mod index;
 mod keys;
 mod list;
+mod mend;
 mod names;
 mod queue;
 mod ready;
@@ -38,11 +39,9 @@ pub(crate) use change::{ChangeAnswer, ChangeKind};
 pub(crate) use claim::Pick;
 pub(crate) use digest::{dead_code, dead_from_code, phase_code, phase_from_code};
 pub(crate) use enqueue::Placed;
-#[cfg(any(feature = "json", feature = "lab"))]
-pub(crate) use event::Phase;
 pub use event::{AttemptError, Counters};
 pub(crate) use event::{
-    Event, History, LeaseRecord, NewRecord, Payload, Place, RootRecord, Stamp, Standing,
+    Event, History, LeaseRecord, NewRecord, Payload, Phase, Place, RootRecord, Stamp, Standing,
 };
 pub(crate) use list::{Filter, Idle, Page, QueueView, Row};
 pub(crate) use names::{KindIx, QueueIx};

@@ -4,7 +4,6 @@
 //! the digest that the last line names. Everything is checked before it is written: no line, whatever it
 //! says, may make a store that an engine could not live with.
 
-use std::collections::VecDeque;
 use std::io::{BufRead, ErrorKind, Read};
 use std::path::Path;
 
@@ -13,12 +12,11 @@ use serde::Deserialize;
 use crate::engine::in_store;
 use crate::error::{Error, Result};
 use crate::job::JobId;
-use crate::journal::{
-    Chain, Draft, Geometry, Header, Journal, Payloads, Store, StoreHeader, commit,
-};
-use crate::ledger::{Event, Ledger, Mismatch, RootRecord, Setup, Stamp};
+use crate::journal::{Geometry, Header, Journal, Payloads, Store, StoreHeader};
+use crate::ledger::{Event, Mismatch, RootRecord};
 use crate::sys;
 
+use super::build::NewJournal;
 use super::built::{make_witness, read_built};
 use super::job_line::{Given, JobParts};
 use super::lines::{
@@ -28,8 +26,6 @@ use super::part::{Part, or_no_room};
 
 /// The longest line that is read: a payload of 3 GiB as base64.
 const LINE_BYTES_MAX: u64 = 4 << 30;
-/// Bytes of records in a group.
-const GROUP_BYTES: usize = 384 << 10;
 /// Ids, claims and epochs are far below; see `journal/entry.rs`.
 const NUMBER_MAX: u64 = 1 << 62;
 
@@ -190,15 +186,8 @@ fn read_head<R: BufRead>(input: &mut Lines<R>) -> Result<i64> {
 }
 
 struct Importer<'j> {
-    journal: &'j mut dyn Journal,
+    built: NewJournal<'j>,
     payloads: &'j Payloads,
-    ledger: Ledger,
-    geometry: Geometry,
-    chain: Chain,
-    draft: Draft,
-    last: Option<Header>,
-    at_ms: i64,
-    bytes: u64,
     before: Before,
     report: ImportReport,
 }
@@ -219,19 +208,9 @@ impl<'j> Importer<'j> {
         header: StoreHeader,
         at_ms: i64,
     ) -> Importer<'j> {
-        let chain = header.first_chain();
-        let mut draft = Draft::new(header.geometry);
-        draft.begin(&chain);
         Importer {
-            journal,
+            built: NewJournal::new(journal, header, at_ms),
             payloads,
-            ledger: Ledger::new(Setup::default(), at_ms),
-            geometry: header.geometry,
-            chain,
-            draft,
-            last: None,
-            at_ms,
-            bytes: 0,
             before: Before {
                 what: What::Export,
                 queue: None,
@@ -271,8 +250,8 @@ impl<'j> Importer<'j> {
             return Err(input.error("it follows the line `end`"));
         }
         self.report.bytes = input.bytes;
-        let last = self.last.ok_or_else(|| Error::Bug("no group".to_owned()))?;
-        Ok((self.report, last, self.bytes))
+        let (last, bytes) = self.built.end()?;
+        Ok((self.report, last, bytes))
     }
 
     fn check_order(&self, what: What) -> Result<(), String> {
@@ -304,7 +283,7 @@ impl<'j> Importer<'j> {
             return Err(input.error("a number is out of range"));
         }
         // What it tells of was written in that epoch or before.
-        self.chain.epoch = epoch;
+        self.built.in_epoch(epoch);
         self.push(&Event::RootSet(root), input)
     }
 
@@ -363,10 +342,10 @@ impl<'j> Importer<'j> {
         }
         self.before.job = line.id;
         let key = line.key.as_deref();
-        if let Some(id) = key.and_then(|key| self.ledger.key_holder(&line.kind, key)) {
+        if let Some(id) = key.and_then(|key| self.built.ledger.key_holder(&line.kind, key)) {
             return Err(bad(format!("its key belongs to job {id} already")));
         }
-        let root = self.ledger.root();
+        let root = self.built.ledger.root();
         let parts = JobParts::of(&line, &root).map_err(bad)?;
         for Given { file, bytes } in parts.files() {
             match self.payloads.put(file, bytes) {
@@ -385,7 +364,7 @@ impl<'j> Importer<'j> {
     }
 
     fn check_id(&self, id: u64) -> Result<(), String> {
-        let next = self.ledger.root().next_id;
+        let next = self.built.ledger.root().next_id;
         if id == 0 || id >= next {
             return Err(format!("ids are at least 1 and below the next one, {next}"));
         }
@@ -406,50 +385,22 @@ impl<'j> Importer<'j> {
                 return Err(input.error(&format!("there should be {told} {what}, and are {found}")));
             }
         }
-        let digest = self.ledger.digest();
+        let digest = self.built.ledger.digest();
         if digest != line.digest.0 {
             return Err(input.error(&format!(
                 "the digest of what was read is {digest:032x} and not {:032x}: a line was changed",
                 line.digest.0
             )));
         }
-        self.commit()
+        Ok(())
     }
 
-    /// Writes an event into the group and applies it.
     fn push<R>(&mut self, event: &Event<'_>, input: &Lines<R>) -> Result<()> {
-        let place = self.draft.push(event)?;
-        let stamp = Stamp {
-            place,
-            at_ms: self.at_ms,
-            epoch: self.chain.epoch,
-        };
-        let applied = self.ledger.apply(event, stamp);
+        let applied = self.built.push(event)?;
         applied.map_err(|Mismatch(reason)| Error::Import {
             line: input.number,
             reason,
-        })?;
-        if self.draft.bytes() >= GROUP_BYTES {
-            self.commit()?;
-        }
-        Ok(())
-    }
-
-    fn commit(&mut self) -> Result<()> {
-        if self.draft.is_empty() {
-            return Ok(());
-        }
-        // All of it is needed, from the first entry on.
-        let tail = 1;
-        let digest = self.ledger.digest();
-        let sealed = self.draft.seal(&mut self.chain, self.at_ms, tail, digest);
-        let unread = |e| Error::Bug(format!("an entry just sealed: {e:?}"));
-        let last = sealed.last().map(|entry| Header::read(&entry.bytes));
-        self.last = last.transpose().map_err(unread)?;
-        self.bytes += sealed.iter().map(|e| e.bytes.len() as u64).sum::<u64>();
-        commit(self.journal, &sealed, &mut VecDeque::new(), self.geometry)?;
-        self.draft.begin(&self.chain);
-        Ok(())
+        })
     }
 }
 

@@ -12,7 +12,7 @@ use crate::sys::lock::StoreLock;
 /// The file that tells a store being built from one that is wanted: made first, removed last.
 const MARKER: &str = "part";
 /// What the directory of a store being built holds.
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 11] = [
     MARKER,
     "lock",
     "journal",
@@ -23,6 +23,7 @@ const NAMES: [&str; 10] = [
     "payloads",
     "recorder",
     "ballast",
+    "salvage",
 ];
 
 /// `<to>.part`, locked. Dropped, it is removed.

@@ -101,6 +101,16 @@ pub(crate) enum Command {
         #[arg(long, value_name = "DIR")]
         tmp: Option<PathBuf>,
     },
+    /// Make a new store of what can be read of a damaged one, and list what cannot
+    #[command(
+        after_help = "Exit codes: 0 everything was saved; 1 the new store is there, and something is lost or doubtful; \
+                            4 nothing could be read."
+    )]
+    Repair {
+        /// The directory of the new store
+        #[arg(long, value_name = "NEWDIR")]
+        to: PathBuf,
+    },
     /// Print a shell's completions
     Completions {
         /// The shell

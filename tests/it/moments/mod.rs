@@ -8,6 +8,8 @@ mod backup;
 /// Lines of JSON, out and in.
 #[cfg(feature = "json")]
 mod export;
+/// What is left of a damaged store, in a new one.
+mod repair;
 /// Whole or not, found out without a change.
 mod verify;
 

@@ -8,6 +8,7 @@ mod log;
 mod ls;
 mod prune;
 mod queue;
+mod repair;
 mod show;
 mod stats;
 mod top;
@@ -109,6 +110,7 @@ pub(crate) fn run(args: Args) -> Result<Verdict, Failure> {
         Command::Import { file } => transfer::import(&session()?, &file),
         Command::Backup { dir } => transfer::backup(&session()?, &dir),
         Command::Verify { tmp } => transfer::verify(&session()?, tmp.as_deref()),
+        Command::Repair { to } => repair::run(&session()?, &to),
         Command::Completions { shell } => {
             let mut command = Args::command();
             let mut script = Vec::new();
