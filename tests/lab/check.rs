@@ -11,6 +11,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::damage;
+
 /// One way to try to lose something.
 #[derive(Debug)]
 pub(crate) struct Check {
@@ -54,6 +56,14 @@ pub(crate) const CHECKS: &[Check] = &[
         goal: 1_000,
         run: crate::cuts::ext4::run,
     },
+    Check {
+        name: "damage",
+        unit: "damaged stores",
+        little: 40,
+        ci: 5_000,
+        goal: 100_000,
+        run: damage::run,
+    },
     crate::sabotage::CHECK,
 ];
 
@@ -63,6 +73,8 @@ pub(crate) const CHILDREN: &[Child] = &[
     (crate::cuts::child::LIVES, crate::cuts::child::lives),
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     (crate::cuts::child::OPENS, crate::cuts::child::opens),
+    (damage::MAKE, damage::make_main),
+    (damage::JUDGE, damage::judge_main),
 ];
 
 type Child = (&'static str, fn(&[String]) -> ExitCode);

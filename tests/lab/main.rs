@@ -22,6 +22,7 @@
 mod check;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod cuts;
+mod damage;
 mod random;
 mod sabotage;
 mod sim;
