@@ -212,7 +212,7 @@ fn repaired_well(
     report: &RepairReport,
     done: &Done,
 ) -> Result<(), String> {
-    let verified = jobsled::verify(new, None).map_err(|e| format!("what was made: {e}"))?;
+    let verified = jobsled::verify(new, new.parent()).map_err(|e| format!("what was made: {e}"))?;
     if verified.jobs() != report.jobs() {
         return Err(format!(
             "{} jobs, and not {}",
@@ -300,7 +300,13 @@ fn repaired_well(
 fn unchanged(store: &Path, before: &Tree, why: &str) -> Result<(), String> {
     let after = tree(store);
     let names = before.keys().chain(after.keys());
-    let ours = |name: &Path| name == Path::new("lock") || name == Path::new("ballast");
+    // Who has it, and what an opening or a closing that was cut short leaves: every opening removes that first.
+    let ours = |name: &Path| {
+        let first = name.iter().next().unwrap_or_default();
+        ["lock", "ballast", "journal.new", "journal.old"]
+            .iter()
+            .any(|ours| first == *ours)
+    };
     let changed: Vec<_> = names
         .filter(|name| before.get(*name) != after.get(*name) && !ours(name))
         .collect();

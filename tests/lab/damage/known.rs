@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use jobsled::{Engine, Error, JobId, State};
+use jobsled::{DeadReason, Engine, Error, JobId, State};
 use serde::{Deserialize, Serialize};
 
 use super::judge::copy_tree;
@@ -58,6 +58,11 @@ pub(super) fn look(engine: &Engine) -> Result<Known, Error> {
             details.info.state = State::Ready;
         }
         details.info.parked = false;
+        if details.info.dead_reason == Some(DeadReason::Crashed) {
+            // Then it died: when the store was opened.
+            details.info.due_ms = 0;
+            details.info.finished_at_ms = None;
+        }
         let mut told = false;
         let mut hash = |stored: Result<Option<jobsled::Stored>, Error>| match stored {
             Ok(stored) => Ok(stored.map(|stored| blake3::hash(stored.bytes()).to_string())),

@@ -86,8 +86,9 @@ fn tally(answer: &str, log: &Log, tells: bool) -> Result<(), String> {
         println!("{counts}");
     }
     for count in counts.split('\t') {
-        let known = judge::NOTES.iter().find(|note| count.starts_with(**note));
-        if let Some((note, (_, n))) = known.zip(count.rsplit_once('=')) {
+        let told = count.split_once('=');
+        let known = told.and_then(|(what, _)| judge::NOTES.iter().find(|note| **note == what));
+        if let Some((note, (_, n))) = known.zip(told) {
             log.note(note, n.parse().unwrap_or(0));
         }
     }
