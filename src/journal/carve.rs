@@ -75,7 +75,7 @@ impl Carved {
         // The window slides over the file; an entry that is cut by its end is looked at with the next chunk.
         let (mut window, mut begin, mut read) = (Vec::new(), 0_u64, 0_u64);
         loop {
-            let more = self.fill(number, read, about.len(), &mut window)?;
+            let more = self.fill(number, read, about.len(), &mut window);
             read += more as u64;
             let is_end = more == 0;
             let seen = self.look(number, begin, &window, is_end)?;
@@ -157,16 +157,16 @@ impl Carved {
     }
 
     /// Reads the next chunk behind what is in the window; how many bytes. What cannot be read reads as zeroes.
-    fn fill(&mut self, number: usize, from: u64, end: u64, window: &mut Vec<u8>) -> Result<usize> {
+    fn fill(&mut self, number: usize, from: u64, end: u64, window: &mut Vec<u8>) -> usize {
         let Some((path, file)) = self.files.get(number) else {
-            return Ok(0);
+            return 0;
         };
         let len = usize::try_from(end.saturating_sub(from)).map_or(CHUNK, |left| left.min(CHUNK));
         let before = window.len();
         window.resize(before + len, 0);
         let space = window.get_mut(before..).unwrap_or_default();
         if len == 0 || files::read_at(file, from, space).is_ok() {
-            return Ok(len);
+            return len;
         }
         for (piece, at) in space.chunks_mut(SECTOR).zip((from..).step_by(SECTOR)) {
             match files::read_at(file, at, piece) {
@@ -179,7 +179,7 @@ impl Carved {
                 }
             }
         }
-        Ok(len)
+        len
     }
 
     /// Looks for entries in a window that begins at `begin` of its file. How many bytes are done with.
@@ -195,10 +195,8 @@ impl Carved {
             if rest.len() < ENTRY_CAP && !is_end {
                 return Ok(at);
             }
-            at += match self.entry_at(file, begin + at as u64, rest)? {
-                Some(len) => len,
-                None => 1,
-            };
+            let entry = self.entry_at(file, begin + at as u64, rest)?;
+            at += entry.unwrap_or(1);
         }
     }
 

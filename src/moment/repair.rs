@@ -390,6 +390,7 @@ impl Builder<'_, '_> {
     fn fill(&mut self) -> Result<()> {
         let root = self.salvage.root();
         self.report.next_id = root.next_id;
+        // I11: what is neither there nor told of is in this list.
         self.report.unknown_ids = self.salvage.unknown_ids(root.next_id);
         // What it tells of was written in that epoch or before.
         self.built.in_epoch(root.epoch);

@@ -114,7 +114,7 @@ impl<'c> Salvage<'c> {
         self.gap.is_none() && self.end != End::Missing
     }
 
-    /// Whether a job may have moved on in a part that is lost. `base` is where its story begins.
+    /// I11: whether a job may have moved on in a part that is lost. `base` is where its story begins.
     pub(super) fn is_doubtful(&self, base: Place) -> bool {
         self.end == End::Missing || self.gap.is_some_and(|gap| base.position <= gap as u64)
     }
@@ -297,7 +297,7 @@ impl<'c> Salvage<'c> {
                 return;
             }
             Event::Pruned { ids } => {
-                ids.iter().for_each(|id| drop(self.lost.remove(id)));
+                self.lost.retain(|id, _| !ids.contains(id));
                 return;
             }
             _ => {}

@@ -152,6 +152,7 @@ pub(crate) struct Order {
     pub(crate) from: u64,
     pub(crate) count: u64,
     pub(crate) threads: usize,
+    #[allow(dead_code, reason = "for checks that choose other lives in CI")]
     pub(crate) size: Size,
     /// One seed, told in full.
     pub(crate) one: bool,
@@ -256,6 +257,7 @@ impl Log {
     }
 
     /// So many could not be tried here.
+    #[allow(dead_code, reason = "for checks that need what not every machine has")]
     pub(crate) fn skipped(&self, n: u64, why: &str) {
         *self
             .0

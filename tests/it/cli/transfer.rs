@@ -185,3 +185,54 @@ fn an_export_into_a_closed_pipe_ends() {
     let status = child.wait().unwrap();
     assert!(status.code().is_some_and(|code| code <= 1), "{status}");
 }
+
+/// A store whose files are damaged or gone, made anew.
+#[test]
+fn what_can_be_read_of_a_damaged_store_is_saved() {
+    let cli = motley();
+    let exported = cli.ok("export");
+    let journal = cli.store().join("journal");
+    fs::remove_file(journal.join("conf")).unwrap();
+    fs::write(journal.join("jobsled"), b"garbage").unwrap();
+    let refused = cli.run("ls");
+    assert_eq!(refused.code(), 4, "{refused:?}");
+    assert!(refused.err.contains("`jobsled repair`"), "{}", refused.err);
+    let said = cli.ok("repair --to whole");
+    assert!(
+        said.contains("6 jobs saved in whole: all that there were"),
+        "{said}"
+    );
+    let again = cli.ok("--store whole export");
+    assert_eq!(settled(&lines_of(&again)), settled(&lines_of(&exported)));
+
+    // The witness is gone as well: then nobody knows whether the journal's end is.
+    fs::remove_file(cli.store().join("witness")).unwrap();
+    let doubtful = cli.run("repair --to doubtful");
+    assert_eq!(doubtful.code(), 1, "{doubtful:?}");
+    assert!(doubtful.out.contains("nobody knows"), "{}", doubtful.out);
+    let told = cli.run("repair --to told --json");
+    let report = &told.json()[0];
+    assert_eq!(
+        (&report["jobs"], &report["end"]),
+        (&6.into(), &"unknown".into())
+    );
+    assert_eq!(report["states"]["completed"], 1);
+
+    for (words, code, part) in [
+        ("repair --to whole", 2, "not free"),
+        (
+            "--store none repair --to new",
+            2,
+            "there is nothing of this name",
+        ),
+        ("repair", 2, "--to"),
+    ] {
+        let refused = cli.run(words);
+        assert_eq!(refused.code(), code, "{words}: {refused:?}");
+        assert!(refused.err.contains(part), "{words}: {}", refused.err);
+    }
+    fs::write(journal.join("db"), b"").unwrap();
+    let refused = cli.run("repair --to new");
+    assert_eq!(refused.code(), 4, "{refused:?}");
+    assert!(!cli.path("new").exists() && !cli.path("new.part").exists());
+}

@@ -67,7 +67,9 @@ fn flip_all(store: &Path, needle: &[u8]) -> usize {
     let all = bytes.windows(needle.len()).enumerate();
     let places = all.filter(|(_, window)| *window == needle);
     let places: Vec<usize> = places.map(|(at, _)| at).collect();
-    places.iter().for_each(|at| bytes[*at] ^= 4);
+    places
+        .iter()
+        .for_each(|at| *bytes.get_mut(*at).unwrap() ^= 4);
     fs::write(&log, bytes).unwrap();
     places.len()
 }
@@ -151,21 +153,15 @@ fn a_damaged_entry_costs_what_is_in_it() {
         "{report:?}"
     );
     assert_eq!(report.gaps.len(), 1, "{report:?}");
-    assert!(
-        report.entries_by_sled.is_some_and(|entries| entries > 0)
-            || report.entries_by_sled.is_none()
-    );
     let [(first, last)] = report.unknown_ids[..] else {
         panic!("{report:?}");
     };
-    let lost = before.iter().find(|(_, _, payload, _)| {
-        let text = payload
-            .as_ref()
-            .is_some_and(|bytes| bytes.starts_with(b"note number 17 "));
-        text
-    });
-    let lost = lost.unwrap().0.id.number();
-    assert!((first..=last).contains(&lost), "{lost}: {report:?}");
+    let is_17 = |bytes: &Vec<u8>| bytes.starts_with(b"note number 17 ");
+    let gone = before
+        .iter()
+        .find(|(.., payload, _)| payload.as_ref().is_some_and(is_17));
+    let gone = gone.unwrap().0.id.number();
+    assert!((first..=last).contains(&gone), "{gone}: {report:?}");
     same_but(&before, &known(&new), first..=last);
     assert_eq!(report.jobs(), 43 - (last - first + 1));
     // What comes before the gap may have moved on in it.

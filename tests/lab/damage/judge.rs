@@ -75,7 +75,7 @@ fn after(
         Ok(engine) => {
             let seen = look(&engine).map_err(|e| format!("opened, and then: {e}"))?;
             engine
-                .shutdown(Duration::from_secs(60))
+                .shutdown(Duration::from_mins(1))
                 .map_err(|e| format!("closing: {e}"))?;
             *counts
                 .entry(opened_well(pristine, &seen, done)?)
@@ -198,7 +198,11 @@ fn refused_well(error: &Error) -> Result<(), String> {
 fn may_be_hopeless(error: &Error, done: &Done) -> bool {
     match error {
         // Another store's log, an empty one, none at all.
-        Error::Damaged { .. } => done.touches("journal/db"),
+        Error::Damaged { .. } => {
+            let hopeless = ["deleted", "emptied", "another store's", "truncated"];
+            let mut what = done.what.iter();
+            what.any(|what| hopeless.iter().any(|h| *what == format!("journal/db: {h}")))
+        }
         // A lock of a later version.
         Error::NewerFormat { .. } => done.touches("lock"),
         _ => false,
@@ -229,7 +233,7 @@ fn repaired_well(
         .id()
         .number();
     engine
-        .shutdown(Duration::from_secs(60))
+        .shutdown(Duration::from_mins(1))
         .map_err(|e| format!("closing: {e}"))?;
     let highest = pristine
         .ledger

@@ -114,7 +114,7 @@ pub(super) fn note(dir: &Path) {
         }
         let engine = open(&copy).unwrap();
         seen.push(look(&engine).unwrap());
-        engine.shutdown(Duration::from_secs(60)).unwrap();
+        engine.shutdown(Duration::from_mins(1)).unwrap();
         fs::remove_dir_all(&copy).unwrap();
     }
     assert!(

@@ -86,7 +86,7 @@ fn open(store: &Path) -> Engine {
         .pool(Pool::threads("default", 4))
         .handle_json("note", |job: Value, _| match job["do"].as_str() {
             Some("fail") => Err(format!("told to fail: {}", job["text"]).into()),
-            Some("discard") => Err(Stop::discard("told to be discarded").into()),
+            Some("discard") => Err(Stop::discard("told to be discarded")),
             Some("large") => Ok(json!("output ".repeat(2_000))),
             _ => Ok(json!({"did": job["text"]})),
         })

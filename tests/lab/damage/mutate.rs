@@ -51,8 +51,8 @@ fn once(
     let mut files = files_below(store);
     files.retain(|file| {
         let name = file.to_string_lossy();
-        !(spares_journal && name.contains("journal"))
-            && !(spares_witness && name.contains("witness"))
+        let spared = |spares: bool, part| spares && name.contains(part);
+        !spared(spares_journal, "journal") && !spared(spares_witness, "witness")
     });
     if files.is_empty() {
         return;
