@@ -39,7 +39,7 @@ const LONG_FUNCTIONS: [(&str, &str); 8] = [
 
 /// Files with lines that are longer, how many, and why.
 const LONG_LINES: [(&str, usize, &str); 6] = [
-    ("src/error.rs", 3, "texts of errors, whole"),
+    ("src/error.rs", 4, "texts of errors, whole"),
     ("src/journal/store.rs", 1, "a file's layout, whole"),
     ("src/worker/attempt.rs", 1, "a link in a doc comment"),
     ("src/worker/handler.rs", 2, "texts of errors, whole"),

@@ -199,7 +199,7 @@ fn may_be_hopeless(error: &Error, done: &Done) -> bool {
     match error {
         // Another store's log, an empty one, none at all.
         Error::Damaged { .. } => {
-            let hopeless = ["deleted", "emptied", "another store's", "truncated"];
+            let hopeless = ["deleted", "emptied", "another store's"];
             let mut what = done.what.iter();
             what.any(|what| hopeless.iter().any(|h| *what == format!("journal/db: {h}")))
         }
@@ -243,11 +243,20 @@ fn repaired_well(
     if highest.is_some_and(|highest| next <= *highest) {
         return Err(format!("id {next} is given out again"));
     }
-    let uncertain: BTreeMap<u64, bool> = report
-        .uncertain
-        .iter()
-        .map(|job| (job.id.number(), job.stopped))
-        .collect();
+    as_listed(pristine, &seen, report)?;
+    let whole = seen.controls == pristine.without.controls;
+    if report.is_whole() && !(whole && seen.jobs == pristine.without.jobs) {
+        return Err("called whole, and is not".to_owned());
+    }
+    if report.end == JournalEnd::Unknown && !done.touches("witness") {
+        return Err("the witness is not believed, and nobody touched it".to_owned());
+    }
+    Ok(())
+}
+
+/// Every job is as it was, or is in a list of the report.
+fn as_listed(pristine: &Pristine, seen: &Known, report: &RepairReport) -> Result<(), String> {
+    let uncertain: BTreeSet<u64> = report.uncertain.iter().map(|job| job.id.number()).collect();
     let outputs: BTreeSet<u64> = report
         .lost_files
         .iter()
@@ -266,7 +275,7 @@ fn repaired_well(
             Some(known) => known == job,
             None => false,
         };
-        if !exact && !uncertain.contains_key(id) {
+        if !exact && !uncertain.contains(id) {
             return Err(format!(
                 "job {id} is {job:?} and not {:?}",
                 pristine.without.jobs.get(id)
@@ -290,13 +299,6 @@ fn repaired_well(
         if !unknown && !lost.contains(id) {
             return Err(format!("job {id} is gone in silence"));
         }
-    }
-    let whole = seen.controls == pristine.without.controls;
-    if report.is_whole() && !(whole && seen.jobs == pristine.without.jobs) {
-        return Err("called whole, and is not".to_owned());
-    }
-    if report.end == JournalEnd::Unknown && !done.touches("witness") {
-        return Err("the witness is not believed, and nobody touched it".to_owned());
     }
     Ok(())
 }
