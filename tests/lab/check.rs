@@ -375,7 +375,8 @@ impl fmt::Display for Tally {
             let name = self.check.name;
             write!(
                 f,
-                "\nFAILED at seed {seed}: {why}\n  again: cargo test --release --all-features --test lab -- {name} --seed {seed}"
+                "\nFAILED at seed {seed}: {why}\n  again: \
+                 cargo test --release --all-features --test lab -- {name} --seed {seed}"
             )?;
         }
         Ok(())
