@@ -1,32 +1,28 @@
 //! `damage`: files of a store that were changed behind its back, and what the engine makes of it.
 //!
-//! A store of the real engine, closed, killed at some point or killed while it compacts, in three sizes, is copied;
-//! one or two of its files are damaged (`mutate.rs`); then it is opened. It must be one of three:
+//! A store of the real engine, closed, killed at some point or killed while it compacts, in three sizes, is
+//! copied; one or two of its files are damaged (`mutate.rs`); then it is opened. It must be one of three:
 //!
 //! - everything is there, exactly as it was before the damage;
 //! - what is damaged is told, and the rest is there: a payload file that is bad is an error of that job, and of
-//! no other;
+//!   no other;
 //! - a typed refusal, and the files are as they were, byte for byte.
 //!
-//! After a refusal (and now and then after an opening) the store is repaired into a new one. The damaged one must not
-//! change; what is made must verify; every job that the report does not list must be exactly as it was; every
-//! job that is
-//! not there must be listed; nothing may be there that never was; what must not run twice and may have run must
-//! not run.
+//! After a refusal (and now and then after an opening) the store is repaired into a new one. The damaged one must
+//! not change; what is made must verify; every job that the report does not list must be exactly as it was; every
+//! job that is not there must be listed; nothing may be there that never was; what must not run twice and may
+//! have run must not run.
 //!
 //! A refusal is typed; a panic that escapes, an answer that takes more than 15 seconds and a process that needs
-//! more than
-//! 3 GiB of addresses fail. What is known of a store is what the public API says of a copy of it before it is damaged,
-//! and what the process that made it noted outside of it.
+//! more than 3 GiB of addresses fail. What is known of a store is what the public API says of a copy of it before
+//! it is damaged, and what the process that made it noted outside of it.
 //!
-//! What nobody could notice is not tried: the newest groups *and* what the witness knows of them, or all that
-//! is left of a
-//! journal. So of two kinds of damage at once at most one hits the log or a snapshot while the other spares the
-//! witness.
+//! What nobody could notice is not tried: the newest groups *and* what the witness knows of them, or all that is
+//! left of a journal. So of two kinds of damage at once at most one hits the log or a snapshot while the other
+//! spares the witness.
 //!
-//! The stores are made anew in every run, so a seed damages another store of the same sort in the same way:
-//! what fails is
-//! kept, and its place is told.
+//! The stores are made anew in every run, so a seed damages another store of the same sort in the same way: what
+//! fails is kept, and its place is told.
 
 mod judge;
 mod known;
