@@ -120,22 +120,29 @@ impl Rehearsal {
     ///
     /// [`Error::Refused`] and [`Error::Unknown`] after a crash that was [planned](Rehearsal::crash_after).
     pub fn run_one(&mut self) -> Result<bool> {
+        while let Some(task) = self.next_task()? {
+            // A more urgent job came in and has its place.
+            if task.is_taken_back() {
+                continue;
+            }
+            task.run();
+            // Answered after the group in which the attempt ends.
+            self.engine().stats()?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Waits for a job that is handed out, or for the word that there is none to come.
+    fn next_task(&self) -> Result<Option<Task>> {
         let (reply, quiet) = Reply::new();
         let until = Idle::NothingToStart;
         let inbox = &self.engine().shared.inbox;
         inbox.send_unbounded(Command::WaitIdle { until, reply });
-        let task = select_biased! {
-            recv(self.tasks) -> task => task.ok(),
-            recv(quiet) -> answer => {
-                answer.unwrap_or(Err(Error::Closed))?;
-                None
-            }
-        };
-        let Some(task) = task else { return Ok(false) };
-        task.run();
-        // Answered after the group in which the attempt ends.
-        self.engine().stats()?;
-        Ok(true)
+        select_biased! {
+            recv(self.tasks) -> task => Ok(task.ok()),
+            recv(quiet) -> answer => answer.unwrap_or(Err(Error::Closed)).map(|()| None),
+        }
     }
 
     /// Runs all that is due now, and what becomes due by that without waiting, in order of priority. Says how many

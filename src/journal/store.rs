@@ -24,7 +24,7 @@ use super::sled::SledJournal;
 use super::swap::Swap;
 use super::witness::{Found, Witness};
 use crate::error::{Error, Result};
-use crate::fault::{self, Bug, Point};
+use crate::fault::{self, Point};
 use crate::sys;
 
 const MAGIC: [u8; 8] = *b"JOBSLED\0";
@@ -296,7 +296,7 @@ impl Store {
             forget_cached(&swap)?;
         }
         let mut check = |journal: &mut dyn Journal| check(header, journal);
-        let journal = if self.is_large(header) || fault::bug(Bug::OpenInPlace) {
+        let journal = if self.is_large(header) {
             SledJournal::open_in_place(&swap, header.geometry, &mut check)
         } else {
             SledJournal::open(&swap, header.geometry, &mut check)

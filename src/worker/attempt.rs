@@ -260,6 +260,13 @@ pub struct Task {
 }
 
 impl Task {
+    /// Whether the job went back to its queue meanwhile: [`run`](Task::run) would do nothing.
+    #[cfg(feature = "testing")]
+    pub(crate) fn is_taken_back(&self) -> bool {
+        let job = self.job.as_ref();
+        job.is_none_or(|job| job.live.stage() == Stage::TakenBack)
+    }
+
     /// Runs the job's handler on the calling thread.
     pub fn run(mut self) {
         if let Some(job) = self.job.take() {

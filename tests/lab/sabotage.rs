@@ -25,8 +25,8 @@ fn noticed_by(bug: Bug) -> (&'static str, u64) {
         | Bug::NoFlush
         | Bug::NoDirectorySync
         | Bug::NoPayloadSync
-        | Bug::NoSyncBudget => ("cuts", 400),
-        Bug::OpenInPlace => ("recovery", 400),
+        | Bug::NoSyncBudget => ("cuts", 5_000),
+        Bug::WitnessIgnored => ("damage", 400),
         Bug::StageUnguarded | Bug::SlotNotWoken | Bug::NudgeUnlocked => ("threads", 20_000),
         _ => ("sim", 5_000),
     }

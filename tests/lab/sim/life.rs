@@ -603,7 +603,7 @@ impl<'a> Life<'a> {
             self.pass_time();
         }
         if self.swarm.has(Feature::Damage) && self.random.one_in(3) {
-            self.damage()?;
+            self.damage();
         }
         loop {
             let cut = self.swarm.has(Feature::CutOpenings)
@@ -652,12 +652,12 @@ impl<'a> Life<'a> {
     }
 
     /// A closed store is damaged. Opening it must say so; if it opens, all must be there.
-    fn damage(&mut self) -> Result<(), Broken> {
+    fn damage(&mut self) {
         let positions = self.machine.positions();
         let position = *self.random.pick(&positions);
         let bit = (!self.random.one_in(4)).then(|| self.random.index(1 << 19));
         let Some(damage) = self.machine.damage(position, bit) else {
-            return Ok(());
+            return;
         };
         self.say(|| format!("damage at {position}: {bit:?}"));
         match self.machine.open() {
@@ -668,7 +668,6 @@ impl<'a> Life<'a> {
                 self.machine.undo(damage);
             }
         }
-        Ok(())
     }
 
     /// Closes in good order and opens again.

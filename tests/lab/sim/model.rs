@@ -494,9 +494,9 @@ impl Model {
             if at.set_ms == (0, 0) && shows(was, row, at) {
                 continue;
             }
-            let now = self.became(was, row, at);
+            let now = Model::became(was, row, at);
             let others = self.others.iter().filter(|(other, _)| other == id);
-            let mut others = others.filter_map(|(_, other)| self.became(other, row, at).ok());
+            let mut others = others.filter_map(|(_, other)| Model::became(other, row, at).ok());
             let now = now.or_else(|why| others.next().ok_or(why))?;
             self.jobs.insert(*id, Rc::new(now));
         }
@@ -519,7 +519,7 @@ impl Model {
     }
 
     /// What time and the engine may have made of a job.
-    fn became(&self, job: &Job, row: &Seen, at: Moment) -> Result<Job, Broken> {
+    fn became(job: &Job, row: &Seen, at: Moment) -> Result<Job, Broken> {
         let mut now = job.clone();
         follow_clock(&mut now, row, at);
         let ways = [
@@ -557,7 +557,7 @@ impl Model {
             Is::Waiting | Is::Running(..) => &[false, true],
         };
         let too_many = |dead: bool| {
-            let others = self.ended(&job.queue, dead, &self.jobs, id);
+            let others = Model::ended(&job.queue, dead, &self.jobs, id);
             others + 1
                 > if dead {
                     self.rules.keep_dead
@@ -575,7 +575,7 @@ impl Model {
     }
 
     /// Jobs of a queue that died, or ended otherwise; without one.
-    fn ended(&self, queue: &str, dead: bool, jobs: &Jobs, without: u64) -> usize {
+    fn ended(queue: &str, dead: bool, jobs: &Jobs, without: u64) -> usize {
         let counts = |(id, job): &(&u64, &Rc<Job>)| {
             **id != without
                 && job.queue == queue
@@ -746,7 +746,7 @@ impl Model {
                     let survivor = versions
                         .iter()
                         .flatten()
-                        .find_map(|job| self.recovered(job, row, crash, at));
+                        .find_map(|job| Model::recovered(job, row, crash, at));
                     let survivor = survivor.ok_or_else(|| {
                         format!(
                             "{}: after the crash job {id} was {versions:?} and is {row:?}",
@@ -835,7 +835,7 @@ impl Model {
                     };
                     let versions = versions(id, &job, unanswered, at.now_ms);
                     let mut versions = versions.iter().flatten();
-                    let job = versions.find_map(|job| self.recovered(job, row, crash, at));
+                    let job = versions.find_map(|job| Model::recovered(job, row, crash, at));
                     self.jobs.insert(
                         id,
                         job.ok_or_else(|| format!("I7: job {id} began as {row:?}"))?
@@ -854,7 +854,7 @@ impl Model {
     }
 
     /// What recovery may make of a version, if that is what is seen.
-    fn recovered(&self, job: &Job, row: &Seen, crash: Crash, at: Moment) -> Option<Job> {
+    fn recovered(job: &Job, row: &Seen, crash: Crash, at: Moment) -> Option<Job> {
         let mut job = job.clone();
         if std::mem::take(&mut job.due_unknown) {
             job.due_ms = Some(row.due_ms);
