@@ -5,7 +5,7 @@
 //! Witness and recorder are real files in a directory of the caller's (in memory, if it is to be quick), and a
 //! power cut takes from them what it may.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -254,6 +254,10 @@ pub enum Loss {
     Power,
 }
 
+/// Bytes of a slot of the witness, and where the two are (docs/format.md).
+const SLOT: usize = 112;
+const SLOTS_AT: [u64; 2] = [0, 4096];
+
 type Poll = Box<dyn FnMut() -> Option<Result<Answer, Refusal>>>;
 
 /// See the module.
@@ -266,8 +270,8 @@ pub struct Machine {
     /// Booted so often.
     boots: u64,
     on: Option<On>,
-    /// What the witness file held after each step since it was opened.
-    witnessed: Vec<Vec<u8>>,
+    /// What the witness's two slots held after each step since it was opened.
+    witnessed: Vec<[[u8; SLOT]; 2]>,
 }
 
 /// A machine that is on.
@@ -277,6 +281,7 @@ struct On {
     commands: Receiver<Command>,
     outs: Arc<HandOuts>,
     recorder: Arc<Recorder>,
+    witness: Option<std::fs::File>,
     asked: Vec<(u64, Poll)>,
     next_ticket: u64,
     moments: Vec<crate::engine::Moment>,
@@ -393,6 +398,7 @@ impl Machine {
             commands,
             outs,
             recorder,
+            witness: std::fs::File::open(store.witness()).ok(),
             asked: Vec::new(),
             next_ticket: 1,
             moments: Vec::new(),
@@ -639,30 +645,41 @@ impl Machine {
     }
 
     fn look_at_witness(&mut self) {
-        let path = Store::at(&self.setting.dir).witness();
-        let bytes = std::fs::read(path).unwrap_or_default();
-        if self.witnessed.last() != Some(&bytes) {
-            self.witnessed.push(bytes);
+        let Some(file) = self.on.as_ref().and_then(|on| on.witness.as_ref()) else {
+            return;
+        };
+        let mut slots = [[0; SLOT]; 2];
+        for (slot, at) in slots.iter_mut().zip(SLOTS_AT) {
+            // A slot that cannot be read holds nothing.
+            let _ = sys::files::read_at(file, at, slot);
+        }
+        if self.witnessed.last() != Some(&slots) {
+            self.witnessed.push(slots);
         }
     }
 
-    /// A power cut leaves each page of the witness as it was at some time since it was opened and synced, and of
+    /// A power cut leaves each slot of the witness as it was at some time since it was opened and synced, and of
     /// the recorder nothing or something; whatever that says is of another boot.
     fn lose_files(&mut self, pick: &mut dyn FnMut(u64) -> u64) -> Result<()> {
-        const PAGE: usize = 4096;
         let store = Store::at(&self.setting.dir);
-        let versions = self.witnessed.len() as u64;
+        let (path, versions) = (store.witness(), self.witnessed.len() as u64);
         if versions > 0 {
-            let mut left = Vec::new();
-            for page in 0..2 {
+            let file = std::fs::File::options().write(true).open(&path);
+            let file = file.map_err(Error::io("open", path.as_path()))?;
+            for (slot, at) in SLOTS_AT.into_iter().enumerate() {
                 let version = usize::try_from(pick(versions)).unwrap_or(0);
-                let bytes = self.witnessed.get(version).map_or(&[][..], Vec::as_slice);
-                left.extend(bytes.iter().skip(page * PAGE).take(PAGE));
+                let bytes = self
+                    .witnessed
+                    .get(version)
+                    .and_then(|slots| slots.get(slot));
+                let bytes = bytes.map_or(&[][..], |bytes| &bytes[..]);
+                sys::files::write_at(&file, at, bytes)
+                    .map_err(Error::io("write", path.as_path()))?;
             }
-            write(&store.witness(), &left)?;
         }
         if pick(2) == 0 {
-            write(&store.recorder(), &[])?;
+            let path = store.recorder();
+            std::fs::write(&path, []).map_err(Error::io("write", path))?;
         }
         Ok(())
     }
@@ -675,10 +692,6 @@ impl On {
         self.asked.push((ticket, poll));
         ticket
     }
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    std::fs::write(path, bytes).map_err(Error::io("write", path))
 }
 
 fn outcome(end: End) -> Outcome {

@@ -481,36 +481,28 @@ impl Model {
 
     /// After a step that went well: what the list shows must have come about by what was answered, and by time.
     pub(crate) fn look(&mut self, rows: &[Seen], at: Moment) -> Result<(), Broken> {
-        let seen: BTreeMap<u64, &Seen> = rows.iter().map(|row| (row.id, row)).collect();
-        if let Some(id) = seen.keys().find(|id| !self.jobs.contains_key(id)) {
-            return Err(format!(
-                "I2: job {id} is there and must not be: {:?}",
-                seen[id]
-            ));
-        }
         let before = self.jobs.clone();
-        for (id, row) in &seen {
-            let was = &before[id];
+        for row in rows {
+            let was = before.get(&row.id);
+            let was = was.ok_or_else(|| format!("I2: a job is there and must not be: {row:?}"))?;
             if at.set_ms == (0, 0) && shows(was, row, at) {
                 continue;
             }
             let now = Model::became(was, row, at);
-            let others = self.others.iter().filter(|(other, _)| other == id);
+            let others = self.others.iter().filter(|(other, _)| *other == row.id);
             let mut others = others.filter_map(|(_, other)| Model::became(other, row, at).ok());
             let now = now.or_else(|why| others.next().ok_or(why))?;
-            self.jobs.insert(*id, Rc::new(now));
+            self.jobs.insert(row.id, Rc::new(now));
         }
-        for (id, job) in before.iter().filter(|(id, _)| !seen.contains_key(id)) {
-            self.may_be_gone(*id, job)?;
+        if rows.len() < before.len() {
+            let seen: BTreeSet<u64> = rows.iter().map(|row| row.id).collect();
+            let missing = before.iter().filter(|(id, _)| !seen.contains(id));
+            for (id, job) in missing.clone() {
+                self.may_be_gone(*id, job)?;
+            }
+            missing.for_each(|(id, _)| self.goes(*id));
+            self.check_retention(&before)?;
         }
-        self.jobs
-            .keys()
-            .copied()
-            .filter(|id| !seen.contains_key(id))
-            .collect::<Vec<_>>()
-            .into_iter()
-            .for_each(|id| self.goes(id));
-        self.check_retention(&before)?;
         self.check_claims(&before, at)?;
         (self.pruning, self.by_hand) = (false, BTreeSet::new());
         self.others.clear();
@@ -624,10 +616,12 @@ impl Model {
             Is::Running(claim, _) => Some(claim),
             _ => None,
         };
-        let mut claimed: Vec<(u64, u64)> = self
-            .jobs
-            .iter()
-            .filter(|(id, job)| before.get(id).and_then(claim_of) != claim_of(job))
+        let is_new = |(id, job): &(&u64, &Rc<Job>)| {
+            let was = before.get(id);
+            !was.is_some_and(|was| Rc::ptr_eq(was, job)) && was.and_then(claim_of) != claim_of(job)
+        };
+        let claims = self.jobs.iter().filter(is_new);
+        let mut claimed: Vec<(u64, u64)> = claims
             .filter_map(|(id, job)| Some((claim_of(job)?, *id)))
             .collect();
         claimed.sort_unstable();
