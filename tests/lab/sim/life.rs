@@ -798,9 +798,9 @@ impl<'a> Life<'a> {
     }
 }
 
-/// The newest eight are kept.
+/// The newest ten are kept.
 fn same_errors(known: &[Option<String>], kept: &[&String]) -> bool {
-    let newest = &known[known.len().saturating_sub(8)..];
+    let newest = &known[known.len().saturating_sub(10)..];
     let same = |(known, kept): (&Option<String>, &&String)| {
         known.as_ref().is_none_or(|text| text == *kept)
     };
