@@ -11,13 +11,34 @@
     allow(unreachable_pub, reason = "only the lab reaches it from outside")
 )]
 
-/// A deliberate bug: what is skipped, or done at the wrong time. `JOBSLED_BUG=Name` turns one on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(
-    missing_docs,
-    reason = "the names say what is wrong; the comments where that shows"
-)]
-pub enum Bug {
+/// Things with names, of which the environment chooses one.
+macro_rules! named {
+    ($(#[$about:meta])* $kind:ident, $word:literal: $($(#[$doc:meta])* $name:ident,)*) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $kind { $($(#[$doc])* $name),* }
+
+        #[cfg(feature = "lab")]
+        impl $kind {
+            /// All of them.
+            pub const ALL: &[$kind] = &[$($kind::$name),*];
+        }
+
+        #[cfg(feature = "lab")]
+        impl std::str::FromStr for $kind {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<$kind, String> {
+                let found = $kind::ALL.iter().find(|known| format!("{known:?}") == text);
+                found.copied().ok_or_else(|| format!(concat!("there is no ", $word, " `{}`"), text))
+            }
+        }
+    };
+}
+
+named! {
+    /// A deliberate bug: what is skipped, or done at the wrong time. `JOBSLED_BUG=Name` turns one on.
+    Bug, "bug":
     // Durability.
     /// Callers are answered before their group is synced.
     AnswerBeforeSync,
@@ -92,12 +113,11 @@ pub enum Bug {
     NudgeUnlocked,
 }
 
-/// A moment at which a process may die: before and after each thing that must last.
-///
-/// `JOBSLED_DIE_AT=Name:n` kills the process when it comes by for the nth time, from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the comments say where each is")]
-pub enum Point {
+named! {
+    /// A moment at which a process may die: before and after each thing that must last.
+    ///
+    /// `JOBSLED_DIE_AT=Name:n` kills the process when it comes by for the nth time, from 1.
+    Point, "point":
     /// A group is decided, nothing of it written.
     Decided,
     /// Entries were given to sled, nothing flushed.
@@ -134,93 +154,10 @@ pub enum Point {
 
 #[cfg(feature = "lab")]
 mod chosen {
-    use std::str::FromStr;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use super::{Bug, Point};
-
-    impl Bug {
-        /// All of them.
-        pub const ALL: [Bug; 34] = [
-            Bug::AnswerBeforeSync,
-            Bug::HandOutBeforeSync,
-            Bug::NoDataSync,
-            Bug::NoFlush,
-            Bug::NoDirectorySync,
-            Bug::NoPayloadSync,
-            Bug::RemovalBeforeSync,
-            Bug::UnlinkBeforeSync,
-            Bug::NoSyncBudget,
-            Bug::FailedSyncIgnored,
-            Bug::HalfGroupBelieved,
-            Bug::HalfGroupStays,
-            Bug::WitnessAhead,
-            Bug::WitnessIgnored,
-            Bug::RecorderClearedEarly,
-            Bug::PlaceReusedEarly,
-            Bug::LeasesSurvive,
-            Bug::CrashUsesAttempt,
-            Bug::AtMostOnceForgotten,
-            Bug::NoQuarantine,
-            Bug::ClaimUnchecked,
-            Bug::CarryForgetsPriority,
-            Bug::CarryForgetsHistory,
-            Bug::DueOffByOne,
-            Bug::TimerForgotten,
-            Bug::IdsReused,
-            Bug::KeyForgotten,
-            Bug::ExpiryIgnored,
-            Bug::PauseIgnored,
-            Bug::NewestFirst,
-            Bug::CancelForgotten,
-            Bug::StageUnguarded,
-            Bug::SlotNotWoken,
-            Bug::NudgeUnlocked,
-        ];
-    }
-
-    impl Point {
-        /// All of them.
-        pub const ALL: [Point; 16] = [
-            Point::Decided,
-            Point::Appended,
-            Point::Flushed,
-            Point::Synced,
-            Point::Witnessed,
-            Point::Told,
-            Point::PayloadWritten,
-            Point::Begun,
-            Point::Returned,
-            Point::Copied,
-            Point::Unnamed,
-            Point::Renamed,
-            Point::ReadBack,
-            Point::Recovered,
-            Point::Made,
-            Point::Closed,
-        ];
-    }
-
-    impl FromStr for Bug {
-        type Err = String;
-
-        fn from_str(name: &str) -> Result<Bug, String> {
-            let named = |bug: &Bug| format!("{bug:?}") == name;
-            let found = Bug::ALL.into_iter().find(named);
-            found.ok_or_else(|| format!("there is no bug `{name}`"))
-        }
-    }
-
-    impl FromStr for Point {
-        type Err = String;
-
-        fn from_str(name: &str) -> Result<Point, String> {
-            let named = |point: &Point| format!("{point:?}") == name;
-            let found = Point::ALL.into_iter().find(named);
-            found.ok_or_else(|| format!("there is no point `{name}`"))
-        }
-    }
 
     fn from_environment<T>(name: &str, read: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;

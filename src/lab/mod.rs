@@ -6,10 +6,10 @@
 
 mod disk;
 mod machine;
+mod words;
 
 pub use crate::fault::{Bug, Point};
 pub use crate::journal::lab as journal;
 pub use disk::{Damage, Fate, Trouble};
-pub use machine::{
-    Answer, Call, End, Held, Loss, Machine, Refusal, Seen, Setting, Told, When, Wish,
-};
+pub use machine::{Held, Loss, Machine, Setting};
+pub use words::{Answer, Call, End, Refusal, Seen, Told, When, Wish};

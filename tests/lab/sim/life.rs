@@ -44,6 +44,7 @@ pub(crate) struct Life<'a> {
     /// What was on its way when the process ended.
     unanswered: Vec<Asked>,
     awake_ms: u64,
+    latest_ms: i64,
     set_ms: (i64, i64),
     closing: Option<u64>,
     lied: bool,
@@ -118,6 +119,7 @@ impl<'a> Life<'a> {
             asked: BTreeMap::new(),
             unanswered: Vec::new(),
             awake_ms: 1_000_000,
+            latest_ms: i64::MIN,
             set_ms: (0, 0),
             closing: None,
             lied: false,
@@ -162,6 +164,7 @@ impl<'a> Life<'a> {
     fn moment(&self) -> Moment {
         Moment {
             now_ms: self.machine.now_ms(),
+            latest_ms: self.latest_ms,
             awake_ms: self.awake_ms,
             set_ms: self.set_ms,
             closing: self.closing,
@@ -480,6 +483,7 @@ impl<'a> Life<'a> {
 
     /// Carries out a group, hears the answers, and lets the model look.
     fn step(&mut self) -> Step {
+        self.latest_ms = self.latest_ms.max(self.machine.now_ms());
         let well = self.machine.step();
         let at = self.moment();
         let mut by_hand = Vec::new();
@@ -641,6 +645,7 @@ impl<'a> Life<'a> {
         }
         self.machine.heal();
         self.log.note("openings", 1);
+        self.latest_ms = self.latest_ms.max(self.machine.now_ms());
         let at = self.moment();
         let unanswered = std::mem::take(&mut self.unanswered);
         let rows = self.machine.rows();
