@@ -8,8 +8,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use crate::clock::{Clock, SystemClock};
 use crate::engine::{
     Engine, Events, HandOuts, Handlers, Hub, Inbox, Limits, Live, MemoryStore, Opened, Parts,
@@ -19,6 +17,7 @@ use crate::engine::{
 use crate::error::{Error, Result};
 use crate::job::{Format, InPlace, Job, JobResult, View, check_name, millis};
 use crate::ledger::{QueueSetup, Setup};
+use crate::sys::sync::Mutex;
 use crate::worker::{self, AfterJob, Context, Entry, Pool, Registry, Report, Running, Worker};
 
 /// Options of an engine; ends with [`open`](EngineBuilder::open).

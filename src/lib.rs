@@ -49,6 +49,8 @@ mod moment;
 mod sys;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(all(test, shuttle))]
+mod threads;
 mod worker;
 
 pub use builder::{EngineBuilder, Queue, WhenFull};

@@ -9,7 +9,6 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
@@ -177,7 +176,7 @@ struct Running {
     group: Option<Group>,
     noted: Option<Noted>,
     /// Waits for the end of the command.
-    waiter: Option<JoinHandle<()>>,
+    waiter: Option<sys::thread::JoinHandle>,
     bell: Arc<Bell>,
     /// `None` once nobody has the other end any more.
     output: Option<PipeReader>,

@@ -5,8 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-
 use super::handout::{HandOut, Live};
 use super::hold::Moment;
 use crate::error::{Error, Result};
@@ -15,6 +13,7 @@ use crate::journal::EntryBytes;
 use crate::ledger::{
     ChangeAnswer, ChangeKind, Counters, Filter, Idle, Outcome, Page, Placed, QueueView, Row,
 };
+use crate::sys::sync::channel::{Receiver, Sender, bounded};
 
 /// A one-place slot for an answer. Sending never blocks; a caller that went away is no error.
 #[derive(Debug)]

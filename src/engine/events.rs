@@ -4,15 +4,14 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
-
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use parking_lot::Mutex;
 
 use crate::error::Result;
 use crate::job::JobId;
 use crate::sys;
+use crate::sys::sync::Mutex;
+use crate::sys::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use crate::sys::sync::channel::{Receiver, Sender, TrySendError, bounded, recv_until};
 
 /// What happened to a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -252,14 +251,11 @@ pub(crate) fn call_back(
     let stopped = stop.clone();
     sys::thread::spawn("jobsled-events", move || {
         let events = events; // all of it: a part alone would not count as listening
-        loop {
-            crossbeam_channel::select! {
-                recv(events.receive) -> event => match event {
-                    Ok(event) if !stopped.load(Ordering::Acquire) => f(&event),
-                    _ => return,
-                },
-                recv(ended) -> _ => return,
+        while let Some(event) = recv_until(&events.receive, &ended) {
+            if stopped.load(Ordering::Acquire) {
+                return;
             }
+            f(&event);
         }
     })?;
     Ok(Subscription {

@@ -3,10 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
-
-use parking_lot::{Condvar, Mutex};
 
 use super::command::{Command, Settle};
 use super::inbox::Inbox;
@@ -16,6 +13,8 @@ use crate::fault::{self, Bug};
 use crate::job::{Content, Form, JobId, PayloadRef, StopKind, millis};
 use crate::journal::{EntryBytes, Payloads};
 use crate::ledger::Outcome;
+use crate::sys::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use crate::sys::sync::{Condvar, Mutex};
 
 /// A payload: in place in an entry, or in a file of its own.
 #[derive(Clone, Debug)]

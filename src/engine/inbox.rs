@@ -5,11 +5,10 @@
 
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
-use parking_lot::{Condvar, Mutex};
-
 use super::command::Command;
 use crate::error::{Error, Result};
+use crate::sys::sync::channel::{Receiver, Sender, unbounded};
+use crate::sys::sync::{Condvar, Mutex};
 
 /// What ended a writer that nothing else has ended.
 pub(crate) const PANICKED: &str = "the writer panicked";

@@ -3,12 +3,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
-
 use super::api::Engine;
 use super::command::Command;
 use crate::error::Result;
 use crate::job::JobId;
+use crate::sys::sync::{Condvar, Mutex};
 
 /// Bytes of a log that are kept: the newest ones.
 pub(crate) const LOG_BYTES_MAX: usize = 64 * 1024;

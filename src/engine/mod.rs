@@ -73,3 +73,5 @@ pub(crate) use {
 
 #[cfg(test)]
 mod tests;
+#[cfg(all(test, shuttle))]
+mod threads;

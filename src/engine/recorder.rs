@@ -49,13 +49,13 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::RwLock;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Error, Result};
 use crate::ledger::Verdict;
+use crate::sys::sync::RwLock;
+use crate::sys::sync::atomic::{AtomicBool, Ordering};
 use crate::sys::{self, files};
 
 const PLACE_LEN: usize = 64;

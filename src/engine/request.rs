@@ -2,8 +2,6 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crossbeam_channel::{Receiver, TryRecvError};
-
 use super::command::{Command, Reply};
 use super::inbox::WhenFullRule;
 use super::{Engine, Handle, Shared};
@@ -14,6 +12,7 @@ use crate::job::{
     encoding_of, millis,
 };
 use crate::ledger::Placed;
+use crate::sys::sync::channel::{Receiver, TryRecvError};
 
 /// How an output is read.
 pub(super) type Decode<O> = fn(&[u8]) -> Result<O, PayloadError>;

@@ -4,11 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
-
-use crossbeam_channel::{Receiver, RecvTimeoutError};
-use parking_lot::Mutex;
 
 use super::api::{Engine, PoolHealth, ShutdownReport};
 use super::command::{Command, Reply};
@@ -20,6 +16,9 @@ use crate::error::{Error, Result};
 use crate::job::{Content, Form, PayloadError, Stop};
 use crate::journal::Payloads;
 use crate::sys;
+use crate::sys::sync::Mutex;
+use crate::sys::sync::channel::{Receiver, RecvTimeoutError};
+use crate::sys::thread::JoinHandle;
 
 /// What runs a job without the queue; `worker` provides it.
 pub(crate) trait Handlers: Send + Sync {
@@ -69,7 +68,7 @@ pub(crate) struct Shared {
     /// Emptied at shutdown: the closures hold the pools, and those hold this.
     pub(crate) pool_health: Mutex<Vec<Arc<dyn Fn() -> PoolHealth + Send + Sync>>>,
     /// Joined at shutdown, so that the files are closed when it returns.
-    pub(crate) writer: Mutex<Option<JoinHandle<()>>>,
+    pub(crate) writer: Mutex<Option<JoinHandle>>,
     #[cfg(feature = "control")]
     pub(crate) control: Mutex<Option<crate::control::Server>>,
 }

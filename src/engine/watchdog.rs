@@ -4,15 +4,14 @@
 //! everybody who waits for an answer. The watchdog cannot mend that, but it lets the callers go.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-
-use parking_lot::{Condvar, Mutex};
 
 use super::inbox::Gate;
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::sys;
+use crate::sys::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sys::sync::{Condvar, Mutex};
 
 const LOOK_LEAST: Duration = Duration::from_millis(5);
 

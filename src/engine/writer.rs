@@ -1,10 +1,7 @@
 //! The thread that calls `step`: sleeps until a command comes or a time is reached.
 
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
-
-use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 
 use super::command::Command;
 use super::core::{Core, drain};
@@ -13,9 +10,11 @@ use super::recorder::Recorder;
 use crate::error::{Error, Result};
 use crate::fault::{self, Point};
 use crate::sys;
+use crate::sys::sync::channel::{Receiver, RecvTimeoutError, TryRecvError};
+use crate::sys::thread::JoinHandle;
 
 /// Starts the writer. It ends when the engine is closed; after a failed write it stays, to refuse.
-pub(crate) fn spawn(core: Core, commands: Receiver<Command>) -> Result<JoinHandle<()>> {
+pub(crate) fn spawn(core: Core, commands: Receiver<Command>) -> Result<JoinHandle> {
     let inbox = core.inbox.clone();
     core.clock().on_move(Box::new(move || {
         inbox.send_unbounded(Command::Wake);

@@ -9,8 +9,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::Receiver;
-
 use super::disk::{Damage, Fate, SimDisk, Trouble};
 use super::words::{
     Answer, Call, End, Poll, Refusal, Seen, Told, outcome, settled, to_command, told,
@@ -25,6 +23,7 @@ use crate::job::JobId;
 use crate::journal::{self, Geometry, Payloads, Store, StoreHeader};
 use crate::ledger::{Filter, Setup};
 use crate::sys;
+use crate::sys::sync::channel::Receiver;
 
 /// How a machine is set up.
 #[derive(Clone, Debug)]

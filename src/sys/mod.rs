@@ -17,6 +17,7 @@ pub(crate) mod heap;
 pub(crate) mod process;
 #[cfg(feature = "control")]
 pub(crate) mod socket;
+pub(crate) mod sync;
 pub(crate) mod thread;
 
 pub(crate) mod ballast;

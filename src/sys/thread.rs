@@ -1,8 +1,9 @@
 //! Threads with a name and a typed error.
 
-use std::thread::{Builder, JoinHandle};
-
+use super::sync;
 use crate::error::{Error, Result};
+
+pub(crate) use sync::thread::JoinHandle;
 
 /// Starts a thread. The name shows in panics, debuggers and `top` (which cuts it after 15 bytes).
 ///
@@ -12,7 +13,7 @@ use crate::error::{Error, Result};
 pub(crate) fn spawn(
     name: impl Into<String>,
     f: impl FnOnce() + Send + 'static,
-) -> Result<JoinHandle<()>> {
+) -> Result<JoinHandle> {
     // `Builder` panics on a zero byte, and names contain what users call their pools.
     let name = name.into().replace('\0', "?");
     #[cfg(test)]
@@ -20,10 +21,7 @@ pub(crate) fn spawn(
         let source = std::io::ErrorKind::WouldBlock.into();
         return Err(Error::Thread { name, source });
     }
-    Builder::new()
-        .name(name.clone())
-        .spawn(f)
-        .map_err(|source| Error::Thread { name, source })
+    sync::thread::start(name.clone(), f).map_err(|source| Error::Thread { name, source })
 }
 
 /// Threads that cannot be started, for tests of what follows.

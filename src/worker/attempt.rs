@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::fault::{self, Point};
 use crate::job::{Content, INLINE_OUTPUT_MAX, JobId, JobResult, Stop};
 use crate::ledger::Outcome;
+use crate::sys::sync;
 
 /// Called after each attempt, on the worker's thread.
 pub(crate) type AfterJob = Arc<dyn Fn(&Report) + Send + Sync>;
@@ -68,13 +69,13 @@ pub(crate) struct Worker {
     pub(crate) after_job: Option<AfterJob>,
 }
 
-thread_local! {
+sync::thread_local! {
     /// The pool whose handler the thread runs.
     static CURRENT_POOL: RefCell<Option<Arc<str>>> = const { RefCell::new(None) };
 }
 
 pub(super) fn current_pool() -> Option<String> {
-    CURRENT_POOL.with_borrow(|pool| pool.as_ref().map(ToString::to_string))
+    CURRENT_POOL.with(|pool| pool.borrow().as_ref().map(ToString::to_string))
 }
 
 impl Worker {
@@ -104,9 +105,9 @@ impl Worker {
         }
         fault::point(Point::Begun);
         // A rayon thread may run this one inside another's wait: that one is current again afterwards.
-        let outer = CURRENT_POOL.replace(Some(self.pool.clone()));
+        let outer = CURRENT_POOL.with(|pool| pool.replace(Some(self.pool.clone())));
         let result = catch(|| self.call(&job, &cx));
-        CURRENT_POOL.set(outer);
+        CURRENT_POOL.with(|pool| pool.replace(outer));
         self.recorder
             .end(job.epoch, job.place, job.id.number(), job.claim);
         fault::point(Point::Returned);

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use crate::engine::{Asked, Engine, HandOut, Live, What};
 use crate::job::{ClaimNumber, Format, Job, JobId, JobResult, Stop};
+use crate::sys::sync::Mutex;
 
 /// One attempt, seen from its handler.
 #[derive(Debug)]

@@ -9,6 +9,8 @@ mod context;
 mod handler;
 mod pool;
 mod slots;
+#[cfg(all(test, shuttle))]
+mod threads;
 
 pub(crate) use attempt::{AfterJob, Worker};
 pub use attempt::{AttemptEnd, Report, Task};

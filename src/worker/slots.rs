@@ -6,9 +6,8 @@
 
 use std::sync::Arc;
 
-use parking_lot::{Condvar, Mutex};
-
 use crate::engine::Live;
+use crate::sys::sync::{Condvar, Mutex};
 
 /// The slots of one pool.
 pub(super) struct Slots {

@@ -13,8 +13,6 @@ mod holds;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::Receiver;
-
 use super::core::{Core, Disk, Limits, PoolLink, drain};
 use super::handout::HandOuts;
 use super::recorder::Recorder;
@@ -25,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::job::{Content, JobId, NewJob, Policy, Priority, State, Wait};
 use crate::journal::{self, Geometry, MemoryDisk, Payloads};
 use crate::ledger::{ChangeAnswer, ChangeKind, Filter, Idle, Outcome, Placed, Row, Setup};
+use crate::sys::sync::channel::Receiver;
 
 /// An engine in parts: the test is the thread.
 struct Life {
