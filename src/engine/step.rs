@@ -384,6 +384,10 @@ impl Core {
         self.hub.close();
         self.pools.iter().for_each(|pool| pool.outs.close());
         self.poisoned = Some(cause.clone());
+        // Whoever shut the engine down was told just now, and waits for the writer to end.
+        if matches!(self.mode, Mode::Closing { .. }) {
+            self.mode = Mode::Closed;
+        }
         Error::Unknown { cause }
     }
 }

@@ -1,4 +1,4 @@
-//! What the simulated lives of the crash lab found, each in as few steps as it takes.
+//! What the crash lab found, in simulated lives and on chosen schedules, each in as few steps as it takes.
 
 use super::*;
 
@@ -89,4 +89,25 @@ fn a_cancellation_outdoes_another_wish_to_stop() {
     life.crash(|| false).unwrap();
     drop(running);
     assert_eq!(life.row(id).unwrap().state, State::Cancelled);
+}
+
+/// A write failed while handlers had their grace. Whoever had shut the engine down was told, and then waited for ever
+/// for a writer that waited for a second shutdown.
+#[test]
+fn the_writer_ends_when_a_write_fails_during_a_shutdown() {
+    let mut life = Life::new(1);
+    life.enqueue(vec![job()]).unwrap();
+    let running = life.take().expect("handed out");
+    let until = life.clock.now().awake + Duration::from_mins(1);
+    let (reply, answer) = Reply::new();
+    life.inbox
+        .send_unbounded(Command::Shutdown { until, reply });
+    life.step();
+    assert!(answer.try_recv().is_err(), "a handler has its grace");
+    life.disk.fail_from_sync(life.disk.syncs() + 1);
+    running.settle(done(), 1);
+    life.step();
+    let told = answer.try_recv().expect("told with the failure");
+    assert!(matches!(told, Err(Error::Refused { .. })), "{told:?}");
+    assert!(life.core.is_closed());
 }
