@@ -73,5 +73,3 @@ pub(crate) use {
 
 #[cfg(test)]
 mod tests;
-#[cfg(all(test, shuttle))]
-mod threads;

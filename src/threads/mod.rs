@@ -1,18 +1,19 @@
-//! The real engine on threads whose every step is chosen: thousands of orders of what else happens once a year.
+//! The real engine on threads whose every step is chosen: thousands of orders that real threads meet once a year.
 //!
 //! A scenario is a small program: some callers, the writer, some slots, a clock that is moved by hand. It runs many
 //! times, each time on another schedule, half of them drawn at random and half by PCT, which finds what needs a few
 //! unlucky switches. It fails if an assertion does, if everybody waits for somebody else, or if a thread never ends.
-//! What is modelled and what is not is told in [`sys::sync`](crate::sys::sync). Rayon pools are left out: the threads in
-//! them are not ours to schedule.
+//! What is modelled and what is not is told in [`sys::sync`](crate::sys::sync). Rayon pools are left out: their threads
+//! are not ours to schedule.
 //!
 //! ```text
 //! cargo rustc --lib --profile test --all-features --locked -- --cfg shuttle
 //! target/debug/deps/jobsled-… threads::
 //! ```
 //!
-//! `JOBSLED_SCHEDULES` says how many for each scenario, `JOBSLED_FROM` from which number on; the same number is the
-//! same schedule, for as long as the code stays the same. `JOBSLED_REPLAY` runs the one schedule that a failure printed.
+//! `JOBSLED_SCHEDULES` says how many for each scenario (in hundreds), `JOBSLED_FROM` from which number on; the same
+//! number is the same schedule for as long as the code stays the same. `JOBSLED_REPLAY` runs the one schedule that a
+//! failure printed.
 
 mod whole;
 
@@ -28,8 +29,9 @@ use crate::sys::thread::JoinHandle;
 
 /// Schedules in a quick look.
 const LITTLE: u64 = 200;
-/// Schedules that share a seed: PCT learns from the first ones how long they are.
+/// Schedules that share a seed, and run together or not at all: PCT learns from the first ones how long they are.
 const SHARE: u64 = 100;
+const SHARE_OF_EACH: usize = 50;
 /// Unlucky switches that PCT looks for.
 const DEPTH: usize = 3;
 /// A schedule this long goes round in circles.
@@ -56,6 +58,8 @@ pub(crate) fn explore(path: &str, scenario: fn()) {
     static FAILED: AtomicBool = AtomicBool::new(false);
     let path = path.split_once("::").map_or(path, |(_, path)| path);
     if let Ok(schedule) = std::env::var("JOBSLED_REPLAY") {
+        // A failure prints it in many lines.
+        let schedule: String = schedule.split_whitespace().collect();
         run(ReplayScheduler::new_from_encoded(&schedule), scenario);
         return;
     }
@@ -66,10 +70,15 @@ pub(crate) fn explore(path: &str, scenario: fn()) {
             println!("{path} was cut short: another scenario failed");
             return;
         }
-        let half = usize::try_from(SHARE.min(end - seed * SHARE).div_ceil(2)).unwrap();
         let tried = catch_unwind(AssertUnwindSafe(|| {
-            run(RandomScheduler::new_from_seed(seed, half), scenario);
-            run(PctScheduler::new_from_seed(seed, DEPTH, half), scenario);
+            run(
+                RandomScheduler::new_from_seed(seed, SHARE_OF_EACH),
+                scenario,
+            );
+            run(
+                PctScheduler::new_from_seed(seed, DEPTH, SHARE_OF_EACH),
+                scenario,
+            );
         }));
         if let Err(panic) = tried {
             FAILED.store(true, Ordering::Relaxed);

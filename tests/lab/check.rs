@@ -64,6 +64,7 @@ pub(crate) const CHECKS: &[Check] = &[
         goal: 100_000,
         run: damage::run,
     },
+    crate::threads::CHECK,
     crate::sabotage::CHECK,
 ];
 

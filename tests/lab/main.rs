@@ -26,6 +26,7 @@ mod damage;
 mod random;
 mod sabotage;
 mod sim;
+mod threads;
 
 // The model of a disk, shared with the lab of the bare journal.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]

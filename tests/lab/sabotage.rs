@@ -46,7 +46,7 @@ fn run(order: &Order, log: &Log) {
         let said = String::from_utf8_lossy(&output.stdout);
         if output.status.success() {
             return Err(format!(
-                "{bug:?} escaped: {check} tried {most} and noticed nothing"
+                "{bug:?} escaped: {check} was to try {most} and noticed nothing: {said}"
             ));
         }
         let why = said

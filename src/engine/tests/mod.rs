@@ -9,6 +9,8 @@
 mod cuts;
 mod found;
 mod holds;
+#[cfg(shuttle)]
+mod threads;
 
 use std::sync::Arc;
 use std::time::Duration;

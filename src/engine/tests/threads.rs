@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::command::{Command, Settle};
-use super::handout::{Asked, Bytes, HandOut, HandOuts, Live, Stage};
-use super::inbox::{Inbox, WhenFullRule};
-use super::log::Log;
-use super::watchdog::Watchdog;
-use super::{Hub, Reply};
+use super::Life;
 use crate::clock::{Clock, ManualClock};
-use crate::error::Error;
+use crate::engine::command::{Command, Settle};
+use crate::engine::handout::{Asked, Bytes, HandOut, HandOuts, Live, Stage};
+use crate::engine::inbox::{Inbox, WhenFullRule};
+use crate::engine::log::Log;
+use crate::engine::watchdog::Watchdog;
+use crate::engine::{Hub, Reply, What, spawn_writer};
+use crate::error::{Error, Result};
 use crate::job::{Content, Encoding, Form, JobId, NewJob, PayloadRef};
 use crate::ledger::Outcome;
 use crate::sys::sync::channel::Receiver;
@@ -297,7 +298,7 @@ scenario! {
         let (publishing, coming) = (hub.clone(), hub.clone());
         let writer = beside("writer", move || {
             let id = JobId::from_number(1);
-            publishing.publish(id, super::What::Claimed, "k".into(), "q".into(), 0);
+            publishing.publish(id, What::Claimed, "k".into(), "q".into(), 0);
             publishing.close();
         });
         let listener = beside("listener", move || {
@@ -307,5 +308,40 @@ scenario! {
         });
         join([writer, listener]);
         assert!(!hub.is_heard());
+    }
+}
+
+/// Asks the writer; `None`: it has gone without an answer.
+fn ask<T>(inbox: &Inbox, command: impl FnOnce(Reply<T>) -> Command) -> Option<Result<T>> {
+    let (reply, answer) = Reply::new();
+    inbox.send_unbounded(command(reply));
+    answer.recv().ok()
+}
+
+scenario! {
+    /// J6: a write fails while callers wait, a slot works and the engine is shut down: all are told, and the writer ends.
+    fn a_failed_write_lets_everybody_go() {
+        let Life { disk, clock, core, inbox, commands, outs, .. } = Life::new(1);
+        disk.fail_from_sync(disk.syncs() + 2);
+        let writer = spawn_writer(core, commands).unwrap();
+        let slot = beside("slot", move || serve(&outs));
+        let callers = ["one", "two"].map(|name| {
+            let inbox = inbox.clone();
+            beside(name, move || {
+                let jobs = vec![NewJob::plain()];
+                let Some(Ok(placed)) = ask(&inbox, |reply| Command::Enqueue { jobs, reply }) else {
+                    return;
+                };
+                let id = placed[0].id;
+                let end = ask(&inbox, |reply| Command::Wait { id, reply });
+                assert!(!matches!(end, Some(Ok(ending)) if ending.state.is_none()));
+            })
+        });
+        let until = clock.now().awake + Duration::from_hours(1);
+        let _ = ask(&inbox, |reply| Command::Shutdown { until, reply });
+        // Whoever shuts an engine down waits for its writer next.
+        join([writer]);
+        join(callers);
+        join([slot]);
     }
 }
