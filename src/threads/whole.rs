@@ -11,8 +11,8 @@ use crate::ledger::Outcome;
 use crate::sys::sync::channel::unbounded;
 use crate::sys::thread::JoinHandle;
 use crate::{
-    Backoff, Cancel, Clock, Context, Drained, Engine, Error, Finished, Format, Handle, JobResult,
-    ManualClock, Pool, Result, Rkyv, State, Task, What,
+    Backoff, Cancel, Clock, Context, Drained, Engine, Error, Event, Finished, Format, Handle,
+    JobResult, ManualClock, Pool, Result, Rkyv, State, Task, What,
 };
 
 /// What the jobs here do is said by their handlers.
@@ -310,7 +310,8 @@ scenario! {
 }
 
 scenario! {
-    /// I9, E1: a subscriber gets or misses each event, and its stream ends; a callback that is dropped hears no more.
+    /// I9, E1: a subscriber gets or misses each event, and its stream ends; a callback that is dropped is called once
+    /// more at most.
     fn news_meet_those_who_stop_listening() {
         let (engine, _) = open(&clock(), 1, |_| Ok(OUTPUT));
         let events = engine.subscribe(1);
@@ -321,10 +322,18 @@ scenario! {
             }
             assert_eq!(heard + events.missed(), 3, "enqueued, claimed, completed");
         });
-        let subscription = engine
-            .on_event(|event| assert!(!matches!(event.what, What::Died)))
-            .unwrap();
-        let dropper = beside("dropper", move || drop(subscription));
+        let (dropped, late) = (Told::<()>::default(), Told::<What>::default());
+        let (gone, tell) = (dropped.clone(), late.clone());
+        let heard = move |event: &Event| {
+            if gone.get().is_some() {
+                tell.set(event.what.clone()).expect("one call had begun");
+            }
+        };
+        let subscription = engine.on_event(heard).unwrap();
+        let dropper = beside("dropper", move || {
+            drop(subscription);
+            dropped.set(()).unwrap();
+        });
         assert_eq!(call(&engine, 0).unwrap(), Finished::Completed(OUTPUT));
         drop(engine);
         join([listener, dropper]);
@@ -455,5 +464,47 @@ scenario! {
         let at_once = handle.wait_timeout(Duration::ZERO).unwrap();
         assert!(at_once.is_none_or(|end| end == Finished::Completed(OUTPUT)));
         join([other]);
+    }
+}
+
+scenario! {
+    /// A handler that waits for a time is woken when the clock is moved, through the writer.
+    fn a_pause_meets_the_clock() {
+        let clock = clock();
+        let until = clock.now().awake + SECOND;
+        let seen = clock.clone();
+        let (engine, _) = open(&clock, 1, move |cx| {
+            // As `Context::pause`, but to a time that was fixed before the clock is moved.
+            let id = cx.id();
+            let watched = cx.engine().shared.ask(|reply| Command::Watch { id, reply });
+            let live = watched.ok().flatten().ok_or("it runs")?;
+            live.pause_until(|| (seen.now().awake < until).then_some(None));
+            Ok(OUTPUT)
+        });
+        let [handle] = enqueue(&engine);
+        clock.advance(SECOND);
+        assert_eq!(handle.wait().unwrap(), Finished::Completed(OUTPUT));
+    }
+}
+
+scenario! {
+    /// Whoever follows a running job's log hears of its end.
+    fn a_log_meets_the_end_of_its_attempt() {
+        let (engine, _) = open(&clock(), 1, |cx| {
+            cx.log(b"ab");
+            cx.log(b"c");
+            Ok(OUTPUT)
+        });
+        let [handle] = enqueue(&engine);
+        let (mut read, mut ended) = (Vec::new(), false);
+        while let Some(part) = engine.log(handle.id(), read.len() as u64, Duration::MAX).unwrap() {
+            read.extend(part.bytes);
+            ended = part.ended;
+            if ended {
+                break;
+            }
+        }
+        assert!(read == b"abc" || !ended && b"abc".starts_with(&read), "{read:?}");
+        assert_eq!(handle.wait().unwrap(), Finished::Completed(OUTPUT));
     }
 }

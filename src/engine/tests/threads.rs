@@ -85,6 +85,7 @@ scenario! {
                 match job.live.asked() {
                     Asked::No => job.settle(done(), 1),
                     _ => {
+                        assert!(job.live.asked_at().is_some());
                         let reason = job.live.reason();
                         job.settle(Outcome::Cancelled(reason), 1);
                     }
