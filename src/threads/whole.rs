@@ -412,7 +412,8 @@ scenario! {
 }
 
 scenario! {
-    /// An executor of the caller's, with a thread for each task; shut down twice, at once, while tasks are on their way.
+    /// An executor of the caller's, with a thread for each task; shut down twice at once, while tasks are on their
+    /// way.
     fn a_custom_pool_meets_two_shutdowns() {
         let runs = Runs::default();
         let noted = runs.clone();

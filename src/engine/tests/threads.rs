@@ -320,7 +320,8 @@ fn ask<T>(inbox: &Inbox, command: impl FnOnce(Reply<T>) -> Command) -> Option<Re
 }
 
 scenario! {
-    /// J6: a write fails while callers wait, a slot works and the engine is shut down: all are told, and the writer ends.
+    /// J6: a write fails while callers wait, a slot works and the engine is shut down. All are told, and the writer
+    /// ends.
     fn a_failed_write_lets_everybody_go() {
         let Life { disk, clock, core, inbox, commands, outs, .. } = Life::new(1);
         disk.fail_from_sync(disk.syncs() + 2);
