@@ -65,6 +65,8 @@ pub(crate) const CHECKS: &[Check] = &[
         run: damage::run,
     },
     crate::threads::CHECK,
+    crate::kill::CHECK,
+    crate::faults::CHECK,
     crate::sabotage::CHECK,
 ];
 
@@ -76,9 +78,11 @@ pub(crate) const CHILDREN: &[Child] = &[
     (crate::cuts::child::OPENS, crate::cuts::child::opens),
     (damage::MAKE, damage::make_main),
     (damage::JUDGE, damage::judge_main),
+    crate::kill::CHILD,
+    crate::faults::CHILD,
 ];
 
-type Child = (&'static str, fn(&[String]) -> ExitCode);
+pub(crate) type Child = (&'static str, fn(&[String]) -> ExitCode);
 
 /// Runs as the child of a check, if the arguments say so.
 pub(crate) fn as_child(arguments: &[String]) -> Option<ExitCode> {
@@ -187,19 +191,35 @@ impl Order {
         log: &Log,
         life: impl Fn(u64, &Log) -> Result<(), String> + Sync,
     ) {
+        self.until_enough(log, |seed, log| life(seed, log).map(|()| 1));
+    }
+
+    /// The same where a seed is worth several of what is counted: `life` says how many.
+    pub(crate) fn until_enough(
+        &self,
+        log: &Log,
+        life: impl Fn(u64, &Log) -> Result<u64, String> + Sync,
+    ) {
         let next = AtomicU64::new(self.from);
+        let done = AtomicU64::new(0);
         let end = self.from + self.count;
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             for _ in 0..self.threads {
                 scope.spawn(|| {
-                    while !stop.load(Ordering::Relaxed) && !self.is_over() {
+                    while !stop.load(Ordering::Relaxed)
+                        && done.load(Ordering::Relaxed) < self.count
+                        && !self.is_over()
+                    {
                         let seed = next.fetch_add(1, Ordering::Relaxed);
                         if seed >= end {
                             break;
                         }
                         match caught(|| life(seed, log)) {
-                            Ok(()) => log.done(1),
+                            Ok(n) => {
+                                done.fetch_add(n, Ordering::Relaxed);
+                                log.done(n);
+                            }
                             Err(why) => {
                                 log.failed(seed, why);
                                 stop.store(true, Ordering::Relaxed);
@@ -227,6 +247,13 @@ pub(crate) fn memory_dir() -> tempfile::TempDir {
     } else {
         named.tempdir()
     };
+    made.expect("a temporary directory can be made")
+}
+
+/// A directory on a disk, as far as the system's directory for temporary files is on one.
+pub(crate) fn disk_dir() -> tempfile::TempDir {
+    let mut named = tempfile::Builder::new();
+    let made = named.prefix("jobsled-lab-").tempdir();
     made.expect("a temporary directory can be made")
 }
 

@@ -23,6 +23,9 @@ mod check;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod cuts;
 mod damage;
+mod faults;
+mod kill;
+mod preload;
 mod random;
 mod sabotage;
 mod sim;

@@ -14,11 +14,11 @@
 )]
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-#[path = "../powercut/log.rs"]
+#[path = "../../powercut/log.rs"]
 #[allow(dead_code, reason = "it only writes")]
 mod log;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-#[path = "../powercut/recorder.rs"]
+#[path = "../../powercut/recorder.rs"]
 mod recorder;
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
