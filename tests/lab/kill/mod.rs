@@ -70,7 +70,7 @@ impl End {
         let ms = |random: &mut Random, most| Duration::from_millis(random.below(most));
         match random.below(20) {
             0..3 => End::After(ms(random, 60)),
-            3..7 => End::AfterOpen(ms(random, 120)),
+            3..7 => End::AfterOpen(ms(random, 250)),
             7..11 => {
                 let calls: [&'static str; 8] = ["any", "any", "pwrite64", "fdatasync", "rename", "unlink", "open64", "ftruncate64"];
                 End::AtCall(calls[random.index(calls.len())], often(random))

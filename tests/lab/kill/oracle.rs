@@ -54,9 +54,12 @@ struct Job {
     /// Somebody was about to cancel it; it was told that it is.
     cancel_asked: bool,
     cancelled: bool,
-    /// What its priority may be, once somebody has changed it.
+    /// What its priority may be: the last that was told, and what was asked for since.
     priorities: Vec<i64>,
+    priority_told: bool,
     end: Option<End>,
+    /// All notes about it, each with its life.
+    notes: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -64,6 +67,17 @@ struct End {
     state: String,
     reason: String,
     priority: i64,
+}
+
+/// The job that a note is about.
+fn about(line: &str) -> Option<u64> {
+    let mut words = line.split(' ');
+    let id = match words.next()? {
+        "a" | "B" | "stuck" => None,
+        "A" => words.nth(1),
+        _ => words.next(),
+    };
+    id?.parse().ok()
 }
 
 /// One store, from its making to its end.
@@ -84,11 +98,21 @@ impl Oracle {
     /// All notes of one life, whose process is gone by now.
     pub(super) fn life(&mut self, notes: &str) -> Result<(), String> {
         for line in notes.lines() {
-            self.line(line)
-                .map_err(|why| format!("`{line}` in life {}: {why}", self.lives + 1))?;
+            self.remember(line);
+            self.line(line).map_err(|why| {
+                let about = about(line).and_then(|id| self.jobs.get(&id));
+                format!("`{line}` in life {}: {why}: {about:?}", self.lives + 1)
+            })?;
         }
         self.lives += 1;
         Ok(())
+    }
+
+    fn remember(&mut self, line: &str) {
+        let life = self.lives + 1;
+        if let Some(id) = about(line) {
+            self.job(id).notes.push(format!("{life}: {line}"));
+        }
     }
 
     fn line(&mut self, line: &str) -> Result<(), String> {
@@ -127,7 +151,10 @@ impl Oracle {
             "x" => self.job(n(0)).cancel_asked = true,
             "X" => self.job(n(0)).cancelled = true,
             "p" => self.job(n(0)).priorities.push(numbers[1]),
-            "P" => self.job(n(0)).priorities = vec![numbers[1]],
+            "P" => {
+                let job = self.job(n(0));
+                (job.priorities, job.priority_told) = (vec![numbers[1]], true);
+            }
             "D" => return Err("another payload than was given".to_owned()),
             _ => return Err("no note".to_owned()),
         }
@@ -246,7 +273,7 @@ impl Oracle {
         if job.cancelled && state != "cancelled" {
             return Err("its cancellation was told");
         }
-        if !job.priorities.is_empty() && !job.priorities.contains(&end.priority) {
+        if job.priority_told && !job.priorities.contains(&end.priority) {
             return Err("not the priority that was told");
         }
         match state {
