@@ -1,22 +1,271 @@
-//! File calls that fail.
+//! File calls that fail, and machines that refuse: a typed error or success, and nothing lost when it is over.
+//!
+//! One seed is one plan. Most plans are a call and what it says instead of doing its work (`preload`): the script runs
+//! with the first such call failing, with the second, and so on, until none is left that it comes by; once, and for
+//! ever from then on. After each run the fault is gone, and the store has to open, hold all that was acknowledged,
+//! and come to its end; the oracle of the kills says whether it does. The other plans (`machine`) are limits and
+//! disks. Every process has a time in which it must end, and none may panic or be killed by a signal.
+//!
+//! Does not cover: reads of the journal through memory maps (there are none), calls that do not go through the C
+//! library, a disk that lies (the witness's tests).
 
-use std::process::ExitCode;
+mod machine;
+mod script;
 
-use crate::check::{self, Log, Order};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::check::{self, Log, Order, Size};
+use crate::kill::left;
+use crate::kill::oracle::Oracle;
+use crate::preload::{Plan, Preload};
+use crate::random::Random;
 
 pub(crate) const CHECK: check::Check = check::Check {
     name: "faults",
     unit: "fault plans",
-    little: 0,
-    ci: 0,
-    goal: 0,
+    little: 3,
+    ci: PLANS,
+    goal: PLANS,
     run,
 };
 
 pub(crate) const CHILD: check::Child = ("faults-script", main);
 
-fn main(_: &[String]) -> ExitCode {
-    ExitCode::SUCCESS
+const PLANS: u64 = (CALLS.len() + machine::ALL.len()) as u64;
+/// In this time every process must end.
+const LIFE_MAX: Duration = Duration::from_secs(40);
+/// Every call up to this one, in each size; of later ones some, or all when it was asked for by name.
+const DENSE: u64 = 10;
+
+const EINTR: &str = "4";
+const EIO: &str = "5";
+const EMFILE: &str = "24";
+const ENOSPC: &str = "28";
+const EROFS: &str = "30";
+const EAGAIN: &str = "11";
+
+/// How long a fault lasts.
+#[derive(Clone, Copy, Debug)]
+enum Lasts {
+    Once,
+    ForEver,
+    /// Three times: who repeats an interrupted call must not do so for ever.
+    Thrice,
 }
 
-fn run(_: &Order, _: &Log) {}
+use Lasts::{ForEver, Once, Thrice};
+
+const CALLS: &[(&str, &str, Lasts)] = &[
+    ("fdatasync", EIO, Once),
+    ("fdatasync", EIO, ForEver),
+    ("pwrite64", EIO, Once),
+    ("pwrite64", EIO, ForEver),
+    ("pwrite64", ENOSPC, Once),
+    ("pwrite64", ENOSPC, ForEver),
+    ("pwrite64", EINTR, Thrice),
+    ("pwrite64", "SHORT", Once),
+    ("pwrite64", "SHORT", ForEver),
+    ("write", EIO, Once),
+    ("write", ENOSPC, ForEver),
+    ("write", EINTR, Thrice),
+    ("write", "SHORT", ForEver),
+    ("fsync", EIO, Once),
+    ("fsync", EIO, ForEver),
+    ("fsync", EINTR, Once),
+    ("fdatasync", EINTR, Once),
+    ("fdatasync", ENOSPC, Once),
+    ("sync_file_range", EIO, Once),
+    ("sync_file_range", EIO, ForEver),
+    ("ftruncate64", EIO, Once),
+    ("ftruncate64", ENOSPC, ForEver),
+    ("ftruncate64", EINTR, Thrice),
+    ("rename", EIO, Once),
+    ("rename", EIO, ForEver),
+    ("rename", ENOSPC, Once),
+    ("open64", EIO, Once),
+    ("open64", EIO, ForEver),
+    ("open64", ENOSPC, Once),
+    ("open64", EMFILE, Once),
+    ("open64", EMFILE, ForEver),
+    ("open64", EINTR, Thrice),
+    ("open64", EROFS, ForEver),
+    ("mkdir", EIO, Once),
+    ("mkdir", ENOSPC, ForEver),
+    ("unlink", EIO, Once),
+    ("unlink", EIO, ForEver),
+    ("rmdir", EIO, ForEver),
+    ("copy_file_range", EIO, Once),
+    ("copy_file_range", ENOSPC, ForEver),
+    ("read", EIO, Once),
+    ("read", EINTR, Thrice),
+    ("read", "SHORT", ForEver),
+    ("pread64", EIO, Once),
+    ("pread64", EIO, ForEver),
+    ("pread64", EINTR, Thrice),
+    ("pread64", "SHORT", ForEver),
+    ("pthread_create", EAGAIN, Once),
+    ("pthread_create", EAGAIN, ForEver),
+];
+
+fn main(arguments: &[String]) -> ExitCode {
+    script::main(arguments)
+}
+
+fn run(order: &Order, log: &Log) {
+    let preload = match Preload::build() {
+        Ok(preload) => preload,
+        Err(why) => {
+            log.skipped(order.count, &format!("no library to load first: {why}"));
+            return;
+        }
+    };
+    order.each_seed(log, |seed, log| {
+        let at = usize::try_from((seed - 1) % PLANS).unwrap();
+        match CALLS.get(at) {
+            Some(call) => calls(*call, &preload, seed, order, log),
+            None => machine::run(machine::ALL[at - CALLS.len()], &preload, log),
+        }
+    });
+}
+
+/// A place for one run: files that may fail, and others.
+#[derive(Debug)]
+struct Place {
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Place {
+        let dir = check::memory_dir();
+        std::fs::create_dir(dir.path().join("home")).unwrap();
+        Place { dir }
+    }
+
+    fn home(&self) -> PathBuf {
+        self.dir.path().join("home")
+    }
+
+    fn store(&self) -> PathBuf {
+        self.home().join("store")
+    }
+
+    fn notes(&self) -> PathBuf {
+        self.dir.path().join("notes")
+    }
+
+    fn fired(&self) -> PathBuf {
+        self.dir.path().join("fired")
+    }
+
+    /// The files that were hit, as text; nothing if the fault did not come.
+    fn hit(&self) -> Option<String> {
+        std::fs::read_to_string(self.fired()).ok()
+    }
+
+    fn script(&self, what: &str) -> Command {
+        script_in(&self.home(), &self.notes(), what)
+    }
+}
+
+fn script_in(home: &Path, notes: &Path, what: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.arg(CHILD.0).arg(home).arg(notes).arg(what);
+    command
+}
+
+/// One kind of failing call: the first, the second, … until the script does not come by one any more.
+fn calls(call: (&'static str, &str, Lasts), preload: &Preload, seed: u64, order: &Order, log: &Log) -> Result<(), String> {
+    let (name, what, lasts) = call;
+    let mut random = Random::new(seed);
+    let mut n = 1;
+    loop {
+        let to = match lasts {
+            Once => n,
+            ForEver => u64::MAX,
+            Thrice => n + 2,
+        };
+        let plan = Plan { calls: name, what: what.to_owned(), from: n, to };
+        let came = one_fault(&plan, preload, log).map_err(|why| format!("{name} {what} {lasts:?}, call {n}: {why}"))?;
+        if !came {
+            log.note("calls until clean", n);
+            return Ok(());
+        }
+        if order.is_over() {
+            return Ok(());
+        }
+        n += match order.size {
+            _ if n < DENSE => 1,
+            Size::Goal => 1,
+            Size::Ci => random.between(1, 2 + n / 4),
+            Size::Little => random.between(n / 2, 2 * n),
+        };
+    }
+}
+
+/// Whether the fault came at all. All is looked at in any case.
+fn one_fault(plan: &Plan, preload: &Preload, log: &Log) -> Result<bool, String> {
+    let place = Place::new();
+    let mut command = place.script("script");
+    preload.onto(&mut command, plan, &place.home(), &place.fired());
+    let output = ended(&mut command)?;
+    let code = told(&output)?;
+    let hit = place.hit();
+    match (&hit, code) {
+        (None, script::REFUSED) => {
+            return Err(format!("refused without a fault: {}", words(&output)));
+        }
+        (Some(hit), script::WELL) if plan.calls == "fdatasync" && plan.what == EIO => {
+            return Err(format!("a failed sync was passed over, of {hit}"));
+        }
+        _ => {}
+    }
+    log.note(if code == script::WELL { "unharmed" } else { "refused" }, hit.is_some().into());
+    recovered(&place.home(), &place.notes())
+        .map_err(|why| format!("{why}\n  the script said: {}\n  hit: {hit:?}", words(&output)))?;
+    Ok(hit.is_some())
+}
+
+/// The fault is gone: the store opens, and what was told is true.
+fn recovered(home: &Path, notes: &Path) -> Result<(), String> {
+    let mut oracle = Oracle::default();
+    let before = std::fs::read_to_string(notes).unwrap_or_default();
+    oracle.life(&before)?;
+    let drained = ended(&mut script_in(home, notes, "drain"))?;
+    if told(&drained)? != script::WELL {
+        return Err(format!("it does not open or end without the fault: {}", words(&drained)));
+    }
+    let all = std::fs::read_to_string(notes).map_err(|e| e.to_string())?;
+    oracle.life(&all[before.len()..])?;
+    oracle.end()
+}
+
+/// Runs a process to its end, which must come in time.
+fn ended(command: &mut Command) -> Result<Output, String> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|e| e.to_string())?;
+    let in_time = left(&mut child, Instant::now() + LIFE_MAX)?;
+    let _ = child.kill();
+    let output = child.wait_with_output().map_err(|e| e.to_string())?;
+    if in_time {
+        Ok(output)
+    } else {
+        Err(format!("it hangs: {}", words(&output)))
+    }
+}
+
+/// The exit code of a process that ended as one should.
+fn told(output: &Output) -> Result<u8, String> {
+    let said = words(output);
+    if said.contains("panicked") || said.contains("stuck") {
+        return Err(format!("it ended in disorder: {}: {said}", output.status));
+    }
+    let code = output.status.code().and_then(|code| u8::try_from(code).ok());
+    code.ok_or_else(|| format!("it was killed: {}: {said}", output.status))
+}
+
+fn words(output: &Output) -> String {
+    let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    format!("{said}{errors}")
+}

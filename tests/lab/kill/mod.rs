@@ -13,8 +13,8 @@
 //! of syncing are invisible here: the page cache survives.
 
 mod commands;
-mod oracle;
-mod subject;
+pub(crate) mod oracle;
+pub(crate) mod subject;
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -263,7 +263,7 @@ fn one_life(place: &Place, tools: &Tools, end: &End, (seed, life): (u64, u64), l
 }
 
 /// Waits until the child has ended by itself, which is told, or until then.
-fn left(child: &mut Child, until: Instant) -> Result<bool, String> {
+pub(crate) fn left(child: &mut Child, until: Instant) -> Result<bool, String> {
     loop {
         if child.try_wait().map_err(|e| e.to_string())?.is_some() {
             return Ok(true);

@@ -19,7 +19,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Jobs as they are asked for. The number is part of each start's note.
-pub(super) mod sort {
+pub(crate) mod sort {
     /// Runs as often as needed.
     pub(crate) const PLAIN: u64 = 0;
     /// Fails once.
@@ -82,7 +82,7 @@ fn about(line: &str) -> Option<u64> {
 
 /// One store, from its making to its end.
 #[derive(Debug, Default)]
-pub(super) struct Oracle {
+pub(crate) struct Oracle {
     jobs: BTreeMap<u64, Job>,
     claims: BTreeSet<u64>,
     asked: BTreeSet<u64>,
@@ -96,7 +96,7 @@ pub(super) struct Oracle {
 
 impl Oracle {
     /// All notes of one life, whose process is gone by now.
-    pub(super) fn life(&mut self, notes: &str) -> Result<(), String> {
+    pub(crate) fn life(&mut self, notes: &str) -> Result<(), String> {
         for line in notes.lines() {
             self.remember(line);
             self.line(line).map_err(|why| {
@@ -245,7 +245,7 @@ impl Oracle {
     }
 
     /// After the last life, in which everything was to come to its end and was then looked at.
-    pub(super) fn end(&self) -> Result<(), String> {
+    pub(crate) fn end(&self) -> Result<(), String> {
         for (id, job) in &self.jobs {
             self.judge(job)
                 .map_err(|why| format!("job {id}: {why}: {job:?}"))?;

@@ -38,15 +38,15 @@ const DRAIN: Duration = Duration::from_secs(60);
 
 /// Where notes go: a line by one call, which a kill does not cut.
 #[derive(Clone, Debug)]
-pub(super) struct Notes(Arc<File>);
+pub(crate) struct Notes(Arc<File>);
 
 impl Notes {
-    pub(super) fn open(path: &Path) -> Notes {
+    pub(crate) fn open(path: &Path) -> Notes {
         let file = OpenOptions::new().create(true).append(true).open(path);
         Notes(Arc::new(file.unwrap()))
     }
 
-    pub(super) fn add(&self, lines: &str) {
+    pub(crate) fn add(&self, lines: &str) {
         assert_eq!((&*self.0).write(lines.as_bytes()).unwrap(), lines.len());
     }
 }

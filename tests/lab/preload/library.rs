@@ -87,6 +87,8 @@ fn plan() -> Option<Plan> {
 enum Place {
     Descriptor(c_int),
     Path(*const c_char),
+    /// Not a file: counted wherever it is.
+    Nowhere,
 }
 
 impl Plan {
@@ -116,6 +118,7 @@ impl Plan {
                 buffer[..len].copy_from_slice(&bytes[..len]);
                 len
             }
+            Place::Nowhere => return Some(0),
         };
         buffer[..len].starts_with(self.root.as_bytes()).then_some(len)
     }
@@ -135,7 +138,7 @@ impl Plan {
 
 fn ask(call: &str, place: Place) -> Verdict {
     let Some(plan) = PLAN.get() else { return Verdict::Go };
-    if plan.calls[0] != "any" && !plan.calls.iter().any(|name| name == call) {
+    if (plan.calls[0] != "any" || matches!(place, Place::Nowhere)) && !plan.calls.iter().any(|name| name == call) {
         return Verdict::Go;
     }
     let before = unsafe { *__errno_location() };
@@ -211,6 +214,9 @@ mod real {
         unlink(path: *const c_char) -> c_int;
         rmdir(path: *const c_char) -> c_int;
         mkdir(path: *const c_char, mode: c_uint) -> c_int;
+        pthread_create(
+            thread: *mut c_void, how: *const c_void, main: *mut c_void, with: *mut c_void
+        ) -> c_int;
     }
 }
 
@@ -280,6 +286,20 @@ names! {
     unlink as unlink(path: *const c_char);
     rmdir as rmdir(path: *const c_char);
     mkdir as mkdir(path: *const c_char, mode: c_uint);
+}
+
+/// Says its error itself.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pthread_create(
+    thread: *mut c_void,
+    how: *const c_void,
+    main: *mut c_void,
+    with: *mut c_void,
+) -> c_int {
+    match ask("pthread_create", Place::Nowhere) {
+        Verdict::Fail(error) => error,
+        _ => unsafe { real::pthread_create(thread, how, main, with) },
+    }
 }
 
 /// Relative to a directory: judged by that one.
