@@ -315,11 +315,21 @@ impl SledJournal {
     /// Closes the files. sled writes a last time.
     fn shut(mut self) -> Result<()> {
         self.sync()?;
-        drop(self.db.take());
+        self.let_go()?;
         self.file
             .sync_all()
             .map_err(Error::io("sync", self.path.join("db")))?;
         sys::files::sync_dir(&self.path)
+    }
+
+    /// I8: sled syncs a last time when it is dropped, and panics if that fails.
+    fn let_go(&mut self) -> Result<()> {
+        let db = self.db.take();
+        catch_unwind(AssertUnwindSafe(|| drop(db))).map_err(|panic| Error::Io {
+            doing: "close the journal in",
+            path: self.path.clone(),
+            source: std::io::Error::other(message(panic.as_ref())),
+        })
     }
 
     fn db(&self) -> Result<&sled::Db> {
@@ -541,16 +551,18 @@ fn sled_error(path: &Path, what: impl Into<String>, error: &sled::Error) -> Erro
 }
 
 fn panicked(path: &Path, what: &str, panic: &(dyn Any + Send)) -> Error {
-    let text = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("no message");
     Error::Damaged {
         path: path.to_owned(),
         what: what.to_owned(),
-        reason: format!("the log could not be read ({text})"),
+        reason: format!("the log could not be read ({})", message(panic)),
     }
+}
+
+/// What a panic said.
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("no message").to_owned()
 }
 
 #[cfg(test)]
