@@ -94,7 +94,7 @@ pub(crate) fn as_child(arguments: &[String]) -> Option<ExitCode> {
 #[derive(clap::Parser, Debug)]
 #[command(about = "The crash lab; see docs/durability.md")]
 pub(crate) struct Arguments {
-    /// Checks by name, or `ci`; a little of all when nothing is said.
+    /// Checks by name, or `ci` for all (with names: these) as CI runs them; a little of all when nothing is said.
     pub(crate) what: Vec<String>,
     /// Runs this seed alone, and tells more.
     #[arg(long)]
@@ -126,6 +126,7 @@ impl Arguments {
         match self.what.as_slice() {
             [] => all(),
             [what] if what == "ci" => all(),
+            [what, names @ ..] if what == "ci" => names.iter().map(|name| known(name)).collect(),
             names => names.iter().map(|name| known(name)).collect(),
         }
     }

@@ -5,6 +5,7 @@
 //! ```text
 //! cargo test --release --all-features --test lab                      a little of everything
 //! cargo test --release --all-features --test lab -- ci                what CI runs; fails below its counts
+//! cargo test --release --all-features --test lab -- ci kill           as CI runs that one
 //! cargo test --release --all-features --test lab -- sim               that check alone
 //! cargo test --release --all-features --test lab -- sim --seed 17     one seed of it, again
 //! cargo test --release --all-features --test lab -- sim --from 50000 --count 1000000 --record
@@ -63,7 +64,7 @@ fn main() -> ExitCode {
     let asked = arguments.checks();
     let size = match arguments.what.as_slice() {
         [] => Size::Little,
-        [what] if what == "ci" => Size::Ci,
+        [what, ..] if what == "ci" => Size::Ci,
         _ => Size::Goal,
     };
     let mut well = true;

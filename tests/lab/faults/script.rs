@@ -28,6 +28,8 @@ pub(super) const REFUSED: u8 = 3;
 const ONE_BY_ONE: u64 = 40;
 const TOGETHER: u64 = 10;
 const LARGE_BYTES: usize = 40_000;
+/// What jobs have while calls fail.
+const WORKING: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(20);
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -43,7 +45,11 @@ pub(super) fn main(arguments: &[String]) -> ExitCode {
         notes: Notes::open(Path::new(notes)),
         refused: false,
     };
-    let ended = if what == "drain" { script.drain() } else { script.run() };
+    let ended = if what == "drain" {
+        script.drain()
+    } else {
+        script.run()
+    };
     if let Err(error) = ended {
         script.tell(&error);
     }
@@ -130,7 +136,8 @@ impl Script {
             let request = engine.job(task(number)).key(format!("k{number}"));
             let done = self.go_on(request.on_crash(OnCrash::Rerun).enqueue())?;
             if let Some(done) = done {
-                self.notes.add(&format!("A {number} {}\n", done.handle().id()));
+                self.notes
+                    .add(&format!("A {number} {}\n", done.handle().id()));
             }
         }
         let numbers: Vec<u64> = (ONE_BY_ONE + 1..=ONE_BY_ONE + TOGETHER).collect();
@@ -146,12 +153,12 @@ impl Script {
                 self.notes.add(&format!("A {number} {id}\n"));
             }
         }
-        if engine.wait_until_idle(PATIENCE)? {
-            Ok(())
-        } else {
-            self.notes.add("stuck while it worked\n");
-            Ok(())
+        if !engine.wait_until_idle(WORKING)? {
+            // A payload that cannot be read, say: it is tried again, and again later.
+            println!("refused: not all jobs came to their end");
+            self.refused = true;
         }
+        Ok(())
     }
 
     fn change_and_copy(&mut self, engine: &Engine) -> jobsled::Result<()> {
@@ -197,15 +204,17 @@ impl Script {
         if !engine.wait_until_idle(PATIENCE)? {
             self.notes.add("stuck in the end\n");
         }
-        let mut lines = String::new();
+        let mut lines = Vec::new();
         for job in engine.jobs().list()? {
-            let reason = job.dead_reason.map_or("-".to_owned(), |why| why.to_string().replace(' ', "-"));
+            let reason = job
+                .dead_reason
+                .map_or("-".to_owned(), |why| why.to_string().replace(' ', "-"));
             let number = job.key.map_or("-".to_owned(), |key| key[1..].to_owned());
             let (id, state, priority) = (job.id, job.state.name(), job.priority.0);
-            lines += &format!("Z {id} {state} {reason} {priority} {number}\n");
+            lines.push(format!("Z {id} {state} {reason} {priority} {number}\n"));
         }
         self.close(&engine, listener, Ok(()))?;
-        self.notes.add(&lines);
+        self.notes.add(&lines.concat());
         // A copy that was acknowledged is whole.
         if self.copy.exists() {
             println!("{} in the copy", jobsled::verify(&self.copy, None)?.jobs());
@@ -215,13 +224,24 @@ impl Script {
 }
 
 fn task(number: u64) -> Task {
-    let len = if number.is_multiple_of(9) { LARGE_BYTES } else { 300 };
-    Task { number, ballast: vec![u8::try_from(number).unwrap(); len] }
+    let len = if number.is_multiple_of(9) {
+        LARGE_BYTES
+    } else {
+        300
+    };
+    Task {
+        number,
+        ballast: vec![u8::try_from(number).unwrap(); len],
+    }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "a handler")]
 fn work(task: &Task, cx: &Context, notes: &Notes) -> JobResult<u64> {
     let (id, claim, attempt, number) = (cx.id(), cx.claim(), cx.attempt().number, task.number);
-    notes.add(&format!("S {id} {claim} {attempt} {number} {}\n", sort::PLAIN));
+    notes.add(&format!(
+        "S {id} {claim} {attempt} {number} {}\n",
+        sort::PLAIN
+    ));
     if task.ballast.iter().any(|byte| u64::from(*byte) != number) {
         notes.add(&format!("D {id}\n"));
     }

@@ -4,6 +4,7 @@
 //! completions as `work --json` tells them.
 
 use std::io::BufReader;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -82,8 +83,14 @@ impl Town<'_> {
 
     fn dress(&self, command: &mut Command, words: &[&str]) {
         let home = self.place.notes.parent().unwrap_or(Path::new("/"));
-        command.args(words).env("JOBSLED_STORE", &self.place.store).current_dir(home);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .args(words)
+            .env("JOBSLED_STORE", &self.place.store)
+            .current_dir(home);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
     }
 
     /// A worker is killed while clients talk to it.
@@ -107,7 +114,9 @@ impl Town<'_> {
             let ended = end_worker(&mut worker, end, wait);
             over.store(true, Ordering::Relaxed);
             reader.join().unwrap();
-            clients.into_iter().try_for_each(|client| client.join().unwrap())?;
+            clients
+                .into_iter()
+                .try_for_each(|client| client.join().unwrap())?;
             ended
         })
     }
@@ -170,7 +179,10 @@ impl Town<'_> {
         // Repeated with the same key, it is the same job.
         let tries = 1 + random.below(2);
         for _ in 0..tries {
-            if let Some(id) = self.ask(&words, end)?.and_then(|said| said.trim().parse().ok()) {
+            if let Some(id) = self
+                .ask(&words, end)?
+                .and_then(|said| said.trim().parse().ok())
+            {
                 self.notes.add(&format!("A {number} {id}\n"));
                 self.told.lock().unwrap().push(id);
             }
@@ -217,7 +229,9 @@ impl Town<'_> {
     }
 
     fn cancel(&self, random: &mut Random) -> Result<(), String> {
-        let Some(id) = self.one(random) else { return Ok(()) };
+        let Some(id) = self.one(random) else {
+            return Ok(());
+        };
         self.notes.add(&format!("x {id}\n"));
         let said = self.ask(&["cancel", "--json", &id.to_string()], None)?;
         if said.is_some_and(|said| said.contains("\"cancelled\"")) {
@@ -227,10 +241,15 @@ impl Town<'_> {
     }
 
     fn set(&self, random: &mut Random) -> Result<(), String> {
-        let Some(id) = self.one(random) else { return Ok(()) };
+        let Some(id) = self.one(random) else {
+            return Ok(());
+        };
         let priority = random.between(10, 99).to_string();
         self.notes.add(&format!("p {id} {priority}\n"));
-        let said = self.ask(&["set", "--json", &id.to_string(), "--priority", &priority], None)?;
+        let said = self.ask(
+            &["set", "--json", &id.to_string(), "--priority", &priority],
+            None,
+        )?;
         // Two clients may change one job: what is told is one of those asked for, not more.
         drop(said);
         Ok(())
@@ -257,16 +276,23 @@ impl Town<'_> {
 
     /// Notes how everything is found.
     fn look(&self) -> Result<(), String> {
-        let output = self.command(&["ls", "--json"]).output().map_err(|e| e.to_string())?;
+        let output = self
+            .command(&["ls", "--json"])
+            .output()
+            .map_err(|e| e.to_string())?;
         if !output.status.success() {
-            return Err(format!("`jobsled ls`: {}", String::from_utf8_lossy(&output.stderr)));
+            return Err(format!(
+                "`jobsled ls`: {}",
+                String::from_utf8_lossy(&output.stderr)
+            ));
         }
         for line in String::from_utf8_lossy(&output.stdout).lines() {
             let job: serde_json::Value = serde_json::from_str(line).map_err(|e| e.to_string())?;
             let word = |name: &str| job[name].as_str().unwrap_or("-").replace(' ', "-");
             let (id, number) = (&job["id"], word("key").trim_start_matches('k').to_owned());
             let (state, reason, priority) = (word("state"), word("dead_reason"), &job["priority"]);
-            self.notes.add(&format!("Z {id} {state} {reason} {priority} {number}\n"));
+            self.notes
+                .add(&format!("Z {id} {state} {reason} {priority} {number}\n"));
         }
         Ok(())
     }
@@ -278,7 +304,9 @@ fn end_worker(worker: &mut Child, end: &End, wait: Duration) -> Result<(), Strin
     let began = Instant::now();
     let pid = Pid::from_child(worker);
     match end {
-        End::After(time) | End::AfterOpen(time) => drop(left(worker, began + *time)?),
+        End::After(time) | End::AfterOpen(time) => {
+            left(worker, began + *time)?;
+        }
         End::Stopping(time) => {
             left(worker, began + wait)?;
             let _ = kill_process(pid, Signal::TERM);
@@ -295,12 +323,13 @@ fn end_worker(worker: &mut Child, end: &End, wait: Duration) -> Result<(), Strin
                 return Err("two SIGTERM do not end a worker".to_owned());
             }
         }
-        End::AtCall(..) | End::AtPoint(..) | End::Traced(_) => drop(left(worker, began + LIFE_MAX)?),
+        End::AtCall(..) | End::AtPoint(..) | End::Traced(_) => {
+            left(worker, began + LIFE_MAX)?;
+        }
     }
     let _ = worker.kill();
     let status = worker.wait().map_err(|e| e.to_string())?;
     // A signal may come before the worker listens to it.
-    use std::os::unix::process::ExitStatusExt as _;
     if matches!(end, End::Stopped | End::Stopping(_)) && status.signal() == Some(15) {
         return Ok(());
     }

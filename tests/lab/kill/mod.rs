@@ -9,14 +9,16 @@
 //!
 //! A seed says what is done; how far the threads have come by then, it does not say.
 //!
-//! Does not cover: what a machine loses that a process does not (the power-cut checks). `NoFlush` and all other bugs
-//! of syncing are invisible here: the page cache survives.
+//! Does not cover: what a machine loses that a process does not (the power-cut checks). Bugs of syncing are invisible
+//! here (`NoDataSync`, `NoDirectorySync`, `NoPayloadSync`): the page cache survives. What sled has not handed to the
+//! system by then (`NoFlush`) does not.
 
 mod commands;
 pub(crate) mod oracle;
 pub(crate) mod subject;
 
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -44,7 +46,8 @@ const LIFE_MAX: Duration = Duration::from_millis(250);
 /// What the last life may take.
 const LAST_LIFE_MAX: Duration = Duration::from_secs(90);
 /// System calls at which strace kills.
-const TRACED: &str = "pwrite64,fdatasync,fsync,rename,unlink,ftruncate,openat,fallocate,write,mkdir,sync_file_range";
+const TRACED: &str =
+    "pwrite64,fdatasync,fsync,rename,unlink,ftruncate,openat,fallocate,write,mkdir,sync_file_range";
 
 /// How a life is to end.
 #[derive(Clone, Debug)]
@@ -72,7 +75,16 @@ impl End {
             0..3 => End::After(ms(random, 60)),
             3..7 => End::AfterOpen(ms(random, 250)),
             7..11 => {
-                let calls: [&'static str; 8] = ["any", "any", "pwrite64", "fdatasync", "rename", "unlink", "open64", "ftruncate64"];
+                let calls: [&'static str; 8] = [
+                    "any",
+                    "any",
+                    "pwrite64",
+                    "fdatasync",
+                    "rename",
+                    "unlink",
+                    "open64",
+                    "ftruncate64",
+                ];
                 End::AtCall(calls[random.index(calls.len())], often(random))
             }
             11 => End::Traced(often(random)),
@@ -101,7 +113,11 @@ struct Place {
 impl Place {
     fn new(random: &mut Random) -> Place {
         let (disk, memory) = (check::disk_dir(), check::memory_dir());
-        let (one, other) = if random.one_in(3) { (&memory, &disk) } else { (&disk, &memory) };
+        let (one, other) = if random.one_in(3) {
+            (&memory, &disk)
+        } else {
+            (&disk, &memory)
+        };
         Place {
             store: one.path().join("store"),
             notes: other.path().join("notes"),
@@ -125,7 +141,11 @@ fn run(order: &Order, log: &Log) {
     };
     order.until_enough(log, |seed, log| {
         let mut random = Random::new(seed);
-        let rounds = if tools.short { 3 } else { random.between(5, 50) };
+        let rounds = if tools.short {
+            3
+        } else {
+            random.between(5, 50)
+        };
         let place = Place::new(&mut random);
         if random.one_in(4) {
             commands::store(&place, &tools, &mut random, rounds, log)?;
@@ -151,8 +171,15 @@ impl Tools {
         let mut command = Command::new(program);
         match end {
             End::AtCall(calls, n) => {
-                let plan = Plan { calls, what: "KILL".to_owned(), from: *n, to: *n };
-                self.preload.as_ref()?.onto(&mut command, &plan, &place.store, &place.fired);
+                let plan = Plan {
+                    calls,
+                    what: "KILL".to_owned(),
+                    from: *n,
+                    to: *n,
+                };
+                self.preload
+                    .as_ref()?
+                    .onto(&mut command, &plan, &place.store, &place.fired);
             }
             End::AtPoint(point, n) => drop(command.env("JOBSLED_DIE_AT", format!("{point:?}:{n}"))),
             End::Traced(n) => {
@@ -163,17 +190,28 @@ impl Tools {
                 command = Command::new("strace");
                 command.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e"]);
                 command.arg(format!("trace={TRACED}")).arg("-e");
-                command.arg(format!("inject={TRACED}:signal=KILL:when={n}")).arg(program);
+                command
+                    .arg(format!("inject={TRACED}:signal=KILL:when={n}"))
+                    .arg(program);
             }
             _ => {}
         }
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         Some(command)
     }
 }
 
 /// A store with a program of our own.
-fn store(place: &Place, tools: &Tools, random: &mut Random, rounds: u64, log: &Log) -> Result<(), String> {
+fn store(
+    place: &Place,
+    tools: &Tools,
+    random: &mut Random,
+    rounds: u64,
+    log: &Log,
+) -> Result<(), String> {
     let (mut oracle, mut read) = (Oracle::default(), 0);
     let seed = random.next();
     for life in 1..=rounds {
@@ -195,7 +233,6 @@ fn store(place: &Place, tools: &Tools, random: &mut Random, rounds: u64, log: &L
             log.note("run again", oracle.again);
             return oracle.end();
         }
-        use std::os::unix::process::ExitStatusExt as _;
         if status.signal() != Some(9) {
             return Err(format!("the last life: {status}: {words}"));
         }
@@ -221,7 +258,13 @@ fn arguments(place: &Place, seed: u64, life: u64) -> [std::ffi::OsString; 5] {
     [CHILD.0.into(), store, notes, number(seed), number(life)]
 }
 
-fn one_life(place: &Place, tools: &Tools, end: &End, (seed, life): (u64, u64), log: &Log) -> Result<(), String> {
+fn one_life(
+    place: &Place,
+    tools: &Tools,
+    end: &End,
+    (seed, life): (u64, u64),
+    log: &Log,
+) -> Result<(), String> {
     let program = std::env::current_exe().unwrap();
     let Some(mut command) = tools.command(&program, end, place) else {
         log.skipped(1, "kills at a file call: no compiler, or no strace");
@@ -232,7 +275,9 @@ fn one_life(place: &Place, tools: &Tools, end: &End, (seed, life): (u64, u64), l
     let began = Instant::now();
     let mut said = BufReader::new(child.stdout.take().unwrap());
     match end {
-        End::After(time) => drop(left(&mut child, began + *time)?),
+        End::After(time) => {
+            left(&mut child, began + *time)?;
+        }
         End::AfterOpen(time) => {
             let _ = said.read_line(&mut String::new());
             left(&mut child, Instant::now() + *time)?;
@@ -253,7 +298,14 @@ fn one_life(place: &Place, tools: &Tools, end: &End, (seed, life): (u64, u64), l
         }
         End::AtCall(..) | End::AtPoint(..) | End::Traced(_) => {
             let came = left(&mut child, began + LIFE_MAX)?;
-            log.note(if came { "killed there" } else { "not come by there" }, 1);
+            log.note(
+                if came {
+                    "killed there"
+                } else {
+                    "not come by there"
+                },
+                1,
+            );
         }
     }
     let _ = child.kill();
@@ -278,11 +330,13 @@ pub(crate) fn left(child: &mut Child, until: Instant) -> Result<bool, String> {
 
 /// Killed, or ended well. Anything else is told with its last words.
 fn judge(status: ExitStatus, child: &mut Child) -> Result<(), String> {
-    use std::os::unix::process::ExitStatusExt as _;
     if status.success() || status.signal() == Some(9) {
         return Ok(());
     }
-    Err(format!("it ended by itself: {status}: {}", last_words(child)))
+    Err(format!(
+        "it ended by itself: {status}: {}",
+        last_words(child)
+    ))
 }
 
 fn last_words(child: &mut Child) -> String {

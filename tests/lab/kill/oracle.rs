@@ -38,6 +38,10 @@ pub(crate) mod sort {
 const KILLER_RUNS_MAX: u64 = 3;
 
 #[derive(Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "what was told of it, each by itself"
+)]
 struct Job {
     number: Option<u64>,
     sort: Option<u64>,
@@ -90,8 +94,8 @@ pub(crate) struct Oracle {
     batches: Vec<Vec<u64>>,
     found: BTreeMap<u64, u64>,
     lives: u64,
-    pub(super) again: u64,
-    pub(super) starts: u64,
+    pub(crate) again: u64,
+    pub(crate) starts: u64,
 }
 
 impl Oracle {
@@ -99,7 +103,7 @@ impl Oracle {
     pub(crate) fn life(&mut self, notes: &str) -> Result<(), String> {
         for line in notes.lines() {
             self.remember(line);
-            self.line(line).map_err(|why| {
+            self.hear(line).map_err(|why| {
                 let about = about(line).and_then(|id| self.jobs.get(&id));
                 format!("`{line}` in life {}: {why}: {about:?}", self.lives + 1)
             })?;
@@ -109,13 +113,13 @@ impl Oracle {
     }
 
     fn remember(&mut self, line: &str) {
-        let life = self.lives + 1;
+        let number = self.lives + 1;
         if let Some(id) = about(line) {
-            self.job(id).notes.push(format!("{life}: {line}"));
+            self.job(id).notes.push(format!("{number}: {line}"));
         }
     }
 
-    fn line(&mut self, line: &str) -> Result<(), String> {
+    fn hear(&mut self, line: &str) -> Result<(), String> {
         let (what, rest) = line.split_once(' ').ok_or("no note")?;
         if what == "stuck" {
             return Err("something is stuck".to_owned());
@@ -180,7 +184,13 @@ impl Oracle {
         Ok(())
     }
 
-    fn started(&mut self, id: u64, claim: u64, attempt: u64, who: (u64, u64)) -> Result<(), String> {
+    fn started(
+        &mut self,
+        id: u64,
+        claim: u64,
+        attempt: u64,
+        who: (u64, u64),
+    ) -> Result<(), String> {
         let life = self.lives;
         let (number, sort) = who;
         self.starts += 1;
@@ -196,7 +206,9 @@ impl Oracle {
         }
         if job.claim >= claim || job.attempt >= attempt {
             let before = (job.claim, job.attempt);
-            return Err(format!("claim and attempt do not rise, they were {before:?}"));
+            return Err(format!(
+                "claim and attempt do not rise, they were {before:?}"
+            ));
         }
         if job.told {
             return Err("undone: its completion was told, and it runs again".to_owned());
@@ -212,7 +224,10 @@ impl Oracle {
             return Err("at most once, and it runs again".to_owned());
         }
         if sort == sort::KILLER && job.starts > KILLER_RUNS_MAX {
-            return Err(format!("its {}th run, and each ends the process", job.starts));
+            return Err(format!(
+                "its {}th run, and each ends the process",
+                job.starts
+            ));
         }
         (job.number, job.sort) = (Some(number), Some(sort));
         (job.claim, job.attempt, job.inside) = (claim, attempt, Some((life, claim)));
@@ -236,7 +251,11 @@ impl Oracle {
             if !self.asked.contains(&number) {
                 return Err("nobody asked for it".to_owned());
             }
-            if self.found.insert(number, id).is_some_and(|other| other != id) {
+            if self
+                .found
+                .insert(number, id)
+                .is_some_and(|other| other != id)
+            {
                 return Err("stored twice".to_owned());
             }
         }

@@ -34,7 +34,7 @@ const PRODUCERS: u64 = 4;
 const CALLS_MAX: u64 = 250;
 const LARGE_BYTES: usize = 40_000;
 /// What the last life has for all that is left.
-const DRAIN: Duration = Duration::from_secs(60);
+const DRAIN: Duration = Duration::from_mins(1);
 
 /// Where notes go: a line by one call, which a kill does not cut.
 #[derive(Clone, Debug)]
@@ -86,19 +86,23 @@ pub(super) fn main(arguments: &[String]) -> ExitCode {
     if life == 0 {
         return drain(&engine, &notes);
     }
-    let (stopper, stopped) = (engine.clone(), notes.clone());
+    let (closing, noting) = (engine.clone(), notes.clone());
     // Whoever started this closes the pipe: the orderly end.
     std::thread::spawn(move || {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
-        let ended = stopper.shutdown(Duration::from_millis(50));
+        let ended = closing.shutdown(Duration::from_millis(50));
         if let Err(error) = ended {
-            stopped.add(&format!("stuck: {error}\n"));
+            noting.add(&format!("stuck: {error}\n"));
         }
         std::process::exit(0);
     });
     std::thread::scope(|scope| {
         for producer in 0..PRODUCERS {
-            let again = if producer == 0 { unanswered(&before) } else { BTreeSet::new() };
+            let again = if producer == 0 {
+                unanswered(&before)
+            } else {
+                BTreeSet::new()
+            };
             let producer = Producer {
                 engine: &engine,
                 notes: &notes,
@@ -118,7 +122,11 @@ fn work(job: &Work, cx: &Context, notes: &Notes) -> JobResult<u64> {
     let (id, claim, attempt) = (cx.id(), cx.claim(), cx.attempt().number);
     let (number, sort) = (job.number, job.sort);
     notes.add(&format!("S {id} {claim} {attempt} {number} {sort}\n"));
-    if job.ballast.iter().any(|byte| u64::from(*byte) != number % 251) {
+    if job
+        .ballast
+        .iter()
+        .any(|byte| u64::from(*byte) != number % 251)
+    {
         notes.add(&format!("D {id}\n"));
     }
     if sort == sort::KILLER {
@@ -205,9 +213,17 @@ impl Producer<'_> {
             95..140 => sort::SUSPECT,
             _ => sort::PLAIN,
         };
-        let len = if sort == sort::LARGE { LARGE_BYTES } else { random.index(600) };
+        let len = if sort == sort::LARGE {
+            LARGE_BYTES
+        } else {
+            random.index(600)
+        };
         let ballast = vec![u8::try_from(number % 251).unwrap(); len];
-        let mut request = self.engine.job(Work { number, sort, ballast });
+        let mut request = self.engine.job(Work {
+            number,
+            sort,
+            ballast,
+        });
         request = match sort {
             sort::ONCE => request.on_crash(OnCrash::Dead).attempts(1),
             sort::KILLER | sort::SUSPECT => request,
@@ -239,7 +255,9 @@ impl Producer<'_> {
     fn batch(&mut self) -> jobsled::Result<()> {
         // With keys, so that they are known in the end.
         let first = (self.next + 1).next_multiple_of(3);
-        let numbers: Vec<u64> = (0..self.random.between(2, 12)).map(|n| first + 3 * n).collect();
+        let numbers: Vec<u64> = (0..self.random.between(2, 12))
+            .map(|n| first + 3 * n)
+            .collect();
         self.next = *numbers.last().unwrap();
         let words: Vec<String> = numbers.iter().map(u64::to_string).collect();
         self.notes.add(&format!("B {}\n", words.join(" ")));
@@ -248,7 +266,10 @@ impl Producer<'_> {
             batch.add_request(self.request(*number));
         }
         let ids = batch.enqueue()?;
-        let lines = numbers.iter().zip(&ids).map(|(number, (id, _))| format!("A {number} {id}\n"));
+        let lines = numbers
+            .iter()
+            .zip(&ids)
+            .map(|(number, (id, _))| format!("A {number} {id}\n"));
         self.notes.add(&lines.collect::<String>());
         self.mine.extend(ids.iter().map(|(id, _)| *id));
         Ok(())
@@ -298,16 +319,22 @@ fn drain(engine: &Engine, notes: &Notes) -> ExitCode {
     if !engine.wait_until_idle(DRAIN).unwrap() {
         notes.add(&format!("stuck after {DRAIN:?}\n"));
     }
-    let mut lines = String::new();
+    let mut lines = Vec::new();
     for job in engine.jobs().list().unwrap() {
-        let reason = job.dead_reason.map_or("-".to_owned(), |why| why.to_string().replace(' ', "-"));
+        let reason = job
+            .dead_reason
+            .map_or("-".to_owned(), |why| why.to_string().replace(' ', "-"));
         let number = job.key.map_or("-".to_owned(), |key| key[1..].to_owned());
         let (id, state, priority) = (job.id, job.state, job.priority);
-        lines += &format!("Z {id} {} {reason} {} {number}\n", state.name(), priority.0);
+        lines.push(format!(
+            "Z {id} {} {reason} {} {number}\n",
+            state.name(),
+            priority.0
+        ));
     }
     engine.shutdown(Duration::from_secs(5)).unwrap();
     // After the events, whose thread ends with the engine.
-    notes.add(&lines);
+    notes.add(&lines.concat());
     println!("drained");
     ExitCode::SUCCESS
 }

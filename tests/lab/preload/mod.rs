@@ -39,7 +39,12 @@ impl Preload {
         let library = home.path().join("liblab.so");
         let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
         let built = Command::new(rustc)
-            .args(["--edition=2024", "--crate-type=cdylib", "-O", "-Cpanic=abort"])
+            .args([
+                "--edition=2024",
+                "--crate-type=cdylib",
+                "-O",
+                "-Cpanic=abort",
+            ])
             .arg("-o")
             .arg(&library)
             .arg(&source)
