@@ -7,8 +7,7 @@
 //! disks. Every process has a time in which it must end, and none may panic or be killed by a signal.
 //!
 //! Does not cover: threads that are refused for ever from some moment on (sled's own are needed for its first flush,
-//! which then waits without end: a known weakness, see the issues); reads of the journal through memory maps (there are none), calls that do not go through the C
-//! library, a disk that lies (the witness's tests).
+//! which then waits without end); calls that do not go through the C library; a disk that lies (the witness's tests).
 
 mod machine;
 mod script;

@@ -17,7 +17,7 @@ unsafe extern "C" {
     fn __errno_location() -> *mut c_int;
     fn kill(pid: c_int, signal: c_int) -> c_int;
     fn getpid() -> c_int;
-    fn usleep(time: c_uint) -> c_int;
+    fn poll(descriptors: *mut c_void, count: u64, ms: c_int) -> c_int;
 }
 
 const NEXT: *mut c_void = -1_isize as *mut c_void;
@@ -28,7 +28,7 @@ enum What {
     Error(c_int),
     Kill,
     Short,
-    Delay(c_uint),
+    Delay(c_int),
 }
 
 struct Plan {
@@ -67,7 +67,7 @@ fn plan() -> Option<Plan> {
     let what = match what {
         "KILL" => What::Kill,
         "SHORT" => What::Short,
-        "DELAY" => What::Delay(1_000 * to as c_uint),
+        "DELAY" => What::Delay(to as c_int),
         number => What::Error(number.parse().ok()?),
     };
     let last = if matches!(what, What::Delay(_)) { u64::MAX } else { to };
@@ -158,7 +158,7 @@ fn judge(plan: &Plan, place: &Place) -> Verdict {
         if nth == plan.from {
             plan.note(&mut path, len);
         }
-        unsafe { usleep(time) };
+        unsafe { poll(std::ptr::null_mut(), 0, time) };
         return Verdict::Go;
     }
     plan.note(&mut path, len);
@@ -234,7 +234,9 @@ macro_rules! files {
 
 /// Calls that may do a part of it.
 macro_rules! parts {
-    ($($name:ident as $real:ident($fd:ident: c_int, $bytes:ident: $pointer:ty, $len:ident $(, $at:ident: $type:ty)?);)*) => {$(
+    ($($name:ident as $real:ident(
+        $fd:ident: c_int, $bytes:ident: $pointer:ty, $len:ident $(, $at:ident: $type:ty)?
+    );)*) => {$(
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $name($fd: c_int, $bytes: $pointer, $len: usize $(, $at: $type)?) -> isize {
             let len = match ask(stringify!($real), Place::Descriptor($fd)) {
