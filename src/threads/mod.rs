@@ -15,6 +15,15 @@
 //! number is the same schedule for as long as the code stays the same. `JOBSLED_REPLAY` runs the one schedule that a
 //! failure printed.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::similar_names,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test: whatever is not as expected ends it, and says so"
+)]
+
 mod whole;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
