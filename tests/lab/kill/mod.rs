@@ -88,7 +88,7 @@ impl End {
                 End::AtCall(calls[random.index(calls.len())], often(random))
             }
             11 => End::Traced(often(random)),
-            12..18 => End::AtPoint(*random.pick(&Point::ALL), often(random).div_ceil(8)),
+            12..18 => End::AtPoint(*random.pick(Point::ALL), often(random).div_ceil(8)),
             18 => End::Stopping(ms(random, 25)),
             _ => End::Stopped,
         }
