@@ -55,10 +55,15 @@ impl FromStr for When {
 }
 
 impl When {
-    fn read(text: &str, now: &Zoned) -> Result<When, String> {
+    pub(crate) fn read(text: &str, now: &Zoned) -> Result<When, String> {
         let zone = now.time_zone();
+        // A time of day is read last: jiff takes it out of a whole date as well, and drops the day.
         let point = if let Ok(point) = text.parse::<Timestamp>() {
             Some(point)
+        } else if let Ok(point) = text.parse::<Zoned>() {
+            Some(point.timestamp())
+        } else if let Ok(day) = text.parse::<DateTime>() {
+            zone.to_timestamp(day).ok()
         } else if let Ok(time) = text.parse::<jiff::civil::Time>() {
             // The next time that the clock on the wall shows this.
             let today = now.date().to_datetime(time);
@@ -68,8 +73,6 @@ impl When {
                 .filter(|point| point > now)
                 .or_else(next)
                 .map(|point| point.timestamp())
-        } else if let Ok(day) = text.parse::<DateTime>() {
-            zone.to_timestamp(day).ok()
         } else {
             None
         };
@@ -177,6 +180,13 @@ mod tests {
             ("13:00", noon + hour),
             ("11:30", noon + 23 * hour + hour / 2),
             ("12:00", noon + 24 * hour),
+            // The day was dropped, and the job ran at that hour of this day or the next.
+            ("2026-12-24 18:00", noon + (32 * 24 + 6) * hour),
+            ("2026-12-24T18:00:00", noon + (32 * 24 + 6) * hour),
+            ("2026-11-21 13:00", noon - 23 * hour),
+            ("2026-11-24", noon + 36 * hour),
+            // A zone that is named counts, and not the one that is here.
+            ("2026-11-24 12:00[Asia/Tokyo]", noon + (48 - 7) * hour),
         ];
         for (text, ms) in cases {
             assert_eq!(When::read(text, &now), Ok(When(ms)), "{text}");
