@@ -68,3 +68,5 @@ pub use report::{Output, Report};
 pub use run::run;
 
 pub(crate) use launch::check_init;
+#[cfg(feature = "lab")]
+pub(crate) use record::is_record;

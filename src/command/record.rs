@@ -218,6 +218,12 @@ fn remove(path: &Path) -> Result<()> {
     }
 }
 
+/// Whether a file is a record. Acts on nothing.
+#[cfg(feature = "lab")]
+pub(crate) fn is_record(path: &Path) -> io::Result<bool> {
+    read(path).map(|record| record.is_some())
+}
+
 /// A record. One that is not whole names nothing that could be ended: its command was never let go.
 ///
 /// # Errors

@@ -427,7 +427,7 @@ impl Guest {
 }
 
 /// The last line of an answer; `None` for one of the lines before.
-fn read_reply(line: &[u8]) -> Option<Result<Value, Fault>> {
+pub(crate) fn read_reply(line: &[u8]) -> Option<Result<Value, Fault>> {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "snake_case")]
     enum Reply {

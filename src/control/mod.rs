@@ -22,3 +22,5 @@ pub use views::{
 };
 
 pub(crate) use server::{Server, serve};
+#[cfg(feature = "lab")]
+pub(crate) use {door::read_reply, server::respond};

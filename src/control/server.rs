@@ -12,7 +12,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use serde::Serialize;
 
-use super::answer::answer;
+use super::answer::{Sink, answer};
 use super::place;
 use super::protocol::{CALL_BYTES_MAX, Call, Code, Fault, Greeting, PROTOCOL};
 use crate::Engine;
@@ -126,8 +126,8 @@ fn converse(engine: &Engine, connection: &Connection, greeting: &[u8]) -> std::i
             Line::End => return Ok(()),
             Line::Whole(line) => {
                 let mut sink = |line: &[u8]| connection.write(line, PATIENCE);
-                let answered = understand(&line).and_then(|call| answer(engine, call, &mut sink));
-                connection.write(&reply(answered), PATIENCE)?;
+                let last = respond(engine, &line, &mut sink);
+                connection.write(&last, PATIENCE)?;
                 continue;
             }
             Line::TooLong => Fault::new(
@@ -142,6 +142,11 @@ fn converse(engine: &Engine, connection: &Connection, greeting: &[u8]) -> std::i
         // What follows on this connection cannot be understood any more.
         return connection.write(&reply(Err(fault)), PATIENCE);
     }
+}
+
+/// Carries out a call: the last line of its answer. The lines before it go to the sink.
+pub(crate) fn respond(engine: &Engine, line: &[u8], sink: Sink<'_>) -> Vec<u8> {
+    reply(understand(line).and_then(|call| answer(engine, call, sink)))
 }
 
 fn understand(line: &[u8]) -> std::result::Result<Call, Fault> {

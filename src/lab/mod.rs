@@ -5,6 +5,7 @@
 //! model, which shares no code with the engine.
 
 mod disk;
+pub mod fuzz;
 mod machine;
 mod words;
 

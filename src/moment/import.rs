@@ -99,6 +99,21 @@ pub fn import(dir: impl AsRef<Path>, input: impl BufRead) -> Result<ImportReport
     Ok(report)
 }
 
+/// The same as far as the lines go, into a journal that is dropped.
+#[cfg(feature = "lab")]
+pub(crate) fn import_in_memory(payloads: &Path, input: impl BufRead) -> Result<ImportReport> {
+    let payloads = Payloads::in_dir(payloads)?;
+    let header = StoreHeader {
+        store: 7,
+        geometry: Geometry::DEFAULT,
+    };
+    let mut journal = crate::journal::MemoryDisk::default().journal();
+    let mut input = Lines::of(input);
+    let at_ms = read_head(&mut input)?;
+    let importer = Importer::new(&mut journal, &payloads, header, at_ms);
+    importer.read(&mut input).map(|(report, ..)| report)
+}
+
 /// Reads line by line, and knows where it is.
 struct Lines<R> {
     input: R,

@@ -26,6 +26,8 @@ mod verify;
 pub use backup::BackupReport;
 #[cfg(feature = "json")]
 pub use export::ExportReport;
+#[cfg(all(feature = "json", feature = "lab"))]
+pub(crate) use import::import_in_memory;
 #[cfg(feature = "json")]
 pub use import::{ImportReport, import};
 pub use repair::{JournalEnd, LostFile, LostJob, RepairReport, UncertainJob, repair};
