@@ -29,6 +29,7 @@ pub(crate) struct Check {
 /// All checks, in the order in which they run: quick ones first.
 pub(crate) const CHECKS: &[Check] = &[
     crate::sim::CHECK,
+    crate::fuzz::CHECK,
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     Check {
         name: "cuts",

@@ -27,10 +27,15 @@ mod damage;
 mod faults;
 mod kill;
 mod preload;
+mod fuzz;
 mod random;
 mod sabotage;
 mod sim;
 mod threads;
+
+// What the fuzz targets do with their bytes.
+#[path = "../../fuzz/bodies/mod.rs"]
+mod bodies;
 
 // The model of a disk, shared with the lab of the bare journal.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]

@@ -70,7 +70,17 @@ impl<'a> Life<'a> {
         log: &'a Log,
         loud: bool,
     ) -> Result<Life<'a>, Broken> {
-        let mut random = Random::new(seed);
+        Life::by(Random::new(seed), seed, dir, log, loud)
+    }
+
+    /// A life whose choices are made by `random`.
+    pub(crate) fn by(
+        mut random: Random,
+        seed: u64,
+        dir: &std::path::Path,
+        log: &'a Log,
+        loud: bool,
+    ) -> Result<Life<'a>, Broken> {
         let swarm = Swarm::of(&mut random);
         let small = swarm.has(Feature::SmallEntries);
         let keep = if swarm.has(Feature::Retention) {

@@ -14,7 +14,8 @@ mod swarm;
 use std::path::PathBuf;
 
 use crate::check::{Check, Log, Order};
-use life::{Life, Lived};
+pub(crate) use life::Life;
+use life::Lived;
 
 pub(crate) const CHECK: Check = Check {
     name: "sim",

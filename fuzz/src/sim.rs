@@ -1,0 +1,10 @@
+//! The part of the crash lab that simulates lives.
+
+#[path = "../../tests/lab/sim/life.rs"]
+mod life;
+#[path = "../../tests/lab/sim/model.rs"]
+mod model;
+#[path = "../../tests/lab/sim/swarm.rs"]
+mod swarm;
+
+pub(crate) use life::Life;
