@@ -2,7 +2,7 @@
 
 #[path = "../../tests/lab/sim/life.rs"]
 mod life;
-#[path = "../../tests/lab/sim/model.rs"]
+#[path = "../../tests/lab/sim/model/mod.rs"]
 mod model;
 #[path = "../../tests/lab/sim/swarm.rs"]
 mod swarm;
