@@ -253,8 +253,14 @@ fn versions(id: u64, job: &Job, unanswered: &[Asked], now_ms: i64) -> Vec<Option
                     }
                 }
                 Asked::Call(call) if about(call) == Some(id) && may(job, call) => {
-                    let after = changed(job, call, now_ms);
-                    vec![after.map(|job| Job { due_unknown: job.moves, ..job })]
+                    // Perhaps it was taken back before, in the same step.
+                    let befores = taken_back(job).into_iter().chain([job.clone()]);
+                    let afters = befores.map(|before| changed(&before, call, now_ms));
+                    let loose = |job: Job| Job {
+                        due_unknown: job.moves,
+                        ..job
+                    };
+                    afters.map(|after| after.map(loose)).collect()
                 }
                 _ => Vec::new(),
             })
