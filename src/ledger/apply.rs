@@ -189,34 +189,36 @@ impl Ledger {
 
     /// Ids, claims and counters: folded from every event, whether or not its job is present. L3: so the next
     /// number is above all that were given out, also when no job is left.
+    ///
+    /// Counters go round: a replay begins behind claims that it comes by the release of, and below zero they wait
+    /// for the root record that follows.
     fn count(&mut self, event: &Event<'_>) {
         let root = &mut self.root;
         let c = &mut root.counters;
+        let add = |counter: &mut u64, n: u64| *counter = counter.wrapping_add(n);
         match event {
             Event::Enqueued(job) => {
                 root.next_id = root.next_id.max(job.id.number().saturating_add(1));
-                c.enqueued += 1;
+                add(&mut c.enqueued, 1);
             }
             Event::Claimed { claim, .. } => {
                 root.next_claim = root.next_claim.max(claim.saturating_add(1));
-                c.started += 1;
+                add(&mut c.started, 1);
             }
             Event::Released { started: false, .. } => c.started = c.started.wrapping_sub(1),
-            Event::Completed { .. } => c.completed += 1,
-            Event::Retried { .. } => c.retried += 1,
-            Event::Snoozed { .. } => c.snoozed += 1,
-            Event::Cancelled { .. } => c.cancelled += 1,
+            Event::Completed { .. } => add(&mut c.completed, 1),
+            Event::Retried { .. } => add(&mut c.retried, 1),
+            Event::Snoozed { .. } => add(&mut c.snoozed, 1),
+            Event::Cancelled { .. } => add(&mut c.cancelled, 1),
             Event::Died { reason, .. } => {
-                c.died += 1;
-                c.expired += u64::from(*reason == DeadReason::Expired);
-                c.crashed += u64::from(matches!(
-                    reason,
-                    DeadReason::Quarantined | DeadReason::Crashed
-                ));
+                let crashed = matches!(reason, DeadReason::Quarantined | DeadReason::Crashed);
+                add(&mut c.died, 1);
+                add(&mut c.expired, u64::from(*reason == DeadReason::Expired));
+                add(&mut c.crashed, u64::from(crashed));
             }
-            Event::Recovered { crashed, .. } => c.crashed += u64::from(*crashed),
-            Event::Deleted { .. } => c.deleted += 1,
-            Event::Pruned { ids } => c.pruned += ids.len() as u64,
+            Event::Recovered { crashed, .. } => add(&mut c.crashed, u64::from(*crashed)),
+            Event::Deleted { .. } => add(&mut c.deleted, 1),
+            Event::Pruned { ids } => add(&mut c.pruned, ids.len() as u64),
             _ => {}
         }
     }

@@ -692,6 +692,21 @@ fn a_key_is_unique_per_kind_while_kept_and_for_its_time() {
     assert_eq!(life.replayed(0).digest(), life.ledger.digest());
 }
 
+/// With overflow checks, as in a debug build, a store whose journal began there did not open: the replay panicked.
+#[test]
+fn a_replay_may_begin_between_a_claim_and_its_release() {
+    let mut life = Life::new();
+    life.enqueue(job());
+    let (id, claim) = life.claim().unwrap();
+    let begin = life.log.len();
+    let started = false;
+    life.push(&Event::Released { id, claim, started });
+    life.claim().unwrap();
+    let root = life.ledger.root();
+    life.push(&Event::RootSet(root));
+    assert_eq!(life.replayed(begin).root(), root);
+}
+
 #[test]
 fn pause_and_cap_hold_a_queue_and_survive_replay() {
     let mut life = Life::new();
