@@ -14,7 +14,7 @@ pub(crate) const CHECK: Check = Check {
     name: "fuzz",
     unit: "inputs of readers",
     little: 3_000,
-    ci: 200_000,
+    ci: 100_000,
     goal: 5_000_000,
     run,
 };
