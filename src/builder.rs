@@ -411,7 +411,7 @@ impl EngineBuilder {
     }
 
     /// Opens a store in memory that may have been open before, with the pools' tasks passed to `stage`, one at a time.
-    #[cfg(feature = "testing")]
+    #[cfg(all(feature = "testing", not(shuttle)))]
     pub(crate) fn rehearse(
         mut self,
         store: &MemoryStore,

@@ -76,7 +76,7 @@ impl MemoryDisk {
     }
 
     /// Whether a sync has failed since it was last healed.
-    #[cfg(feature = "testing")]
+    #[cfg(all(feature = "testing", not(shuttle)))]
     pub(crate) fn has_failed(&self) -> bool {
         self.state.lock().failed
     }

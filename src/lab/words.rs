@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::Receiver;
+use crate::sys::sync::channel::Receiver;
 
 use super::machine::Held;
 use crate::engine::{Command, HandOut, Recorder, Reply, read_history};

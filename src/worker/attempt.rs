@@ -262,7 +262,7 @@ pub struct Task {
 
 impl Task {
     /// Whether the job went back to its queue meanwhile: [`run`](Task::run) would do nothing.
-    #[cfg(feature = "testing")]
+    #[cfg(all(feature = "testing", not(shuttle)))]
     pub(crate) fn is_taken_back(&self) -> bool {
         let job = self.job.as_ref();
         job.is_none_or(|job| job.live.stage() == Stage::TakenBack)
