@@ -201,7 +201,7 @@ fn a_missing_journal() {
     );
     says(
         &error,
-        &["journal", "missing", "Nothing was repaired", "keep a copy"],
+        &["journal", "missing", "Nothing was repaired", "jobsled repair"],
     );
     same_tree(&stored.store, &before, "a missing journal");
     fs::rename(&aside, &journal).unwrap();
@@ -233,7 +233,7 @@ fn a_journal_older_than_its_witness() {
             "witness",
             "ends at group",
             "Nothing was repaired",
-            "keep a copy",
+            "jobsled repair",
         ],
     );
     same_tree(&stored.store, &before, "a journal older than its witness");

@@ -80,7 +80,7 @@ fn a_store_header_that_cannot_be_used() {
                 "jobsled",
                 "store header",
                 "Nothing was repaired",
-                "keep a copy",
+                "jobsled repair",
             ],
         );
     }
