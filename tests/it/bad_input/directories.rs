@@ -201,7 +201,12 @@ fn a_missing_journal() {
     );
     says(
         &error,
-        &["journal", "missing", "Nothing was repaired", "jobsled repair"],
+        &[
+            "journal",
+            "missing",
+            "Nothing was repaired",
+            "jobsled repair",
+        ],
     );
     same_tree(&stored.store, &before, "a missing journal");
     fs::rename(&aside, &journal).unwrap();

@@ -1,6 +1,6 @@
 //! A life of the program: `jobsled add`, `work`, `cancel`, `rm`, `pause`, `set`, each a process as a user starts it.
 //!
-//! Whoever has the store open is recorded by a library that is loaded before all others (`tests/lab/cuts/library.rs`). What
+//! Whoever has the store open is recorded by a library that is loaded before all others (`library.rs`). What
 //! was heard is what a user hears: the lines that a command prints, and when it ends. It is added to the record by
 //! the one who heard it, so that it is there after whatever came before.
 
