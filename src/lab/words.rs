@@ -78,7 +78,7 @@ pub enum Call {
         queue: String,
         wait_ms: u64,
     },
-    /// Holds the moment until [`Machine::let_go`].
+    /// Holds the moment until `Machine::let_go`.
     Hold,
     Shutdown {
         grace_ms: u64,
