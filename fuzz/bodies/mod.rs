@@ -11,8 +11,8 @@ mod small_files;
 mod socket;
 mod times;
 
-use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use crate::random::Random;
 
@@ -104,23 +104,26 @@ pub(crate) fn top() -> PathBuf {
     here.parent().unwrap().to_owned()
 }
 
-/// A directory of this thread, in memory where there is one; empty.
+/// A directory of each thread is in here, in memory where there is one.
+static HOME: Mutex<Option<tempfile::TempDir>> = Mutex::new(None);
+
+/// An empty directory of this thread.
 fn with_empty_dir<T>(work: impl FnOnce(&Path) -> T) -> T {
-    thread_local! {
-        static HOME: OnceCell<tempfile::TempDir> = const { OnceCell::new() };
+    let thread = format!("{:?}", std::thread::current().id());
+    let dir = {
+        let mut home = HOME.lock().unwrap();
+        home.get_or_insert_with(memory_dir).path().join(thread)
+    };
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir).unwrap();
     }
-    HOME.with(|home| {
-        let home = home.get_or_init(memory_dir).path();
-        for entry in std::fs::read_dir(home).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                std::fs::remove_dir_all(&path).unwrap();
-            } else {
-                std::fs::remove_file(&path).unwrap();
-            }
-        }
-        work(home)
-    })
+    std::fs::create_dir(&dir).unwrap();
+    work(&dir)
+}
+
+/// Removes what the bodies left. Nobody may be running one. (A fuzzer ends without a word, and leaves it.)
+pub(crate) fn clean() {
+    drop(HOME.lock().unwrap().take());
 }
 
 fn memory_dir() -> tempfile::TempDir {

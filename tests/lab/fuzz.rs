@@ -6,7 +6,7 @@
 
 use std::fs;
 
-use crate::bodies::{TARGETS, Target, top};
+use crate::bodies::{self, TARGETS, Target, top};
 use crate::check::{Check, Log, Order, caught};
 use crate::random::Random;
 
@@ -26,6 +26,11 @@ struct Known {
 }
 
 fn run(order: &Order, log: &Log) {
+    try_all(order, log);
+    bodies::clean();
+}
+
+fn try_all(order: &Order, log: &Log) {
     let all: Vec<Known> = TARGETS.iter().map(load).collect();
     if !order.one {
         for known in &all {
