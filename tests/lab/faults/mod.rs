@@ -25,8 +25,10 @@ use crate::random::Random;
 pub(crate) const CHECK: check::Check = check::Check {
     name: "faults",
     unit: "fault plans",
-    little: 3,
-    ci: PLANS,
+    // None by itself for now: the recorder that this program has in it for the power cuts takes the calls that are to
+    // fail past the library, so plans fail nothing. By name it runs, and says so.
+    little: 0,
+    ci: 0,
     goal: PLANS,
     run,
 };
