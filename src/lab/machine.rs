@@ -127,6 +127,13 @@ pub struct Machine {
     witnessed: Vec<[[u8; SLOT]; 2]>,
 }
 
+impl Drop for Machine {
+    /// What runs on the thread afterwards is not scripted: a store opened there would be of another boot.
+    fn drop(&mut self) {
+        sys::scripted::end();
+    }
+}
+
 /// A machine that is on.
 struct On {
     core: Core,

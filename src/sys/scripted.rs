@@ -17,6 +17,12 @@ pub(crate) fn set_boot(id: u128) {
     BOOT.set(Some(id));
 }
 
+/// The script is over: this thread has the machine's own again.
+pub(crate) fn end() {
+    SEED.set(None);
+    BOOT.set(None);
+}
+
 /// The next random number of the script, if there is one.
 pub(super) fn random_u64() -> Option<u64> {
     let before = SEED.get()?;
