@@ -254,13 +254,7 @@ mod tests {
 
     /// So many entries, chained.
     fn entries(count: usize) -> Vec<Vec<u8>> {
-        let mut chain = Chain {
-            store: 7,
-            epoch: 0,
-            next_group: 1,
-            next_position: 1,
-            last_hash: [0; 32],
-        };
+        let mut chain = Chain::first(7);
         let group = |_| {
             let mut draft = Draft::new(Geometry::DEFAULT);
             draft.begin(&chain);

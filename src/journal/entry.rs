@@ -83,6 +83,19 @@ pub(crate) struct Chain {
     pub(crate) last_hash: [u8; 32],
 }
 
+impl Chain {
+    /// What the first group of a store is chained to.
+    pub(crate) fn first(store: u128) -> Chain {
+        Chain {
+            store,
+            epoch: 0,
+            next_group: 1,
+            next_position: 1,
+            last_hash: [0; 32],
+        }
+    }
+}
+
 /// A group being written: frames go in, sealed entries come out.
 #[derive(Debug)]
 pub(crate) struct Draft {
@@ -449,11 +462,10 @@ mod tests {
 
     fn entry(group: u64, position: u64, epoch: u64, tail: u64) -> Vec<u8> {
         let mut chain = Chain {
-            store: 7,
             epoch,
             next_group: group,
             next_position: position,
-            last_hash: [0; 32],
+            ..Chain::first(7)
         };
         let mut draft = Draft::new(Geometry::DEFAULT);
         draft.begin(&chain);

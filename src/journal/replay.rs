@@ -243,13 +243,7 @@ mod tests {
 
     /// Two groups, all hashes right, with so many positions unused between them.
     fn replayed(gap: u64) -> Result<()> {
-        let mut chain = Chain {
-            store: 7,
-            epoch: 0,
-            next_group: 1,
-            next_position: 1,
-            last_hash: [0; 32],
-        };
+        let mut chain = Chain::first(7);
         let mut journal = MemoryDisk::default().journal();
         for _ in 0..2 {
             let mut draft = Draft::new(Geometry::DEFAULT);

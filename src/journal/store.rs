@@ -40,13 +40,7 @@ pub(crate) struct StoreHeader {
 impl StoreHeader {
     /// What the first group of the store is chained to.
     pub(crate) fn first_chain(self) -> Chain {
-        Chain {
-            store: self.store,
-            epoch: 0,
-            next_group: 1,
-            next_position: 1,
-            last_hash: [0; 32],
-        }
+        Chain::first(self.store)
     }
 
     fn to_bytes(self) -> Vec<u8> {

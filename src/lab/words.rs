@@ -31,7 +31,7 @@ pub enum When {
 
 /// A job that is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "as in the public API")]
+#[expect(missing_docs, reason = "as in the public API")]
 pub struct Wish {
     pub kind: String,
     pub queue: String,
@@ -54,7 +54,7 @@ pub struct Wish {
 
 /// What can be asked of an engine.
 #[derive(Clone, Debug)]
-#[allow(missing_docs, reason = "as in the public API")]
+#[expect(missing_docs, reason = "as in the public API")]
 pub enum Call {
     Enqueue(Vec<Wish>),
     Cancel(u64),
@@ -87,7 +87,7 @@ pub enum Call {
 
 /// What the engine says.
 #[derive(Debug)]
-#[allow(missing_docs, reason = "as in the public API")]
+#[expect(missing_docs, reason = "as in the public API")]
 pub enum Answer {
     /// Ids, and whether each is a new job.
     Placed(Vec<(u64, bool)>),
@@ -118,7 +118,7 @@ pub enum Refusal {
 
 /// A job as a list has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "as in the public API")]
+#[expect(missing_docs, reason = "as in the public API")]
 pub struct Seen {
     pub id: u64,
     pub kind: String,
@@ -137,7 +137,7 @@ pub struct Seen {
 
 /// What a job's frames say.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "as in the public API")]
+#[expect(missing_docs, reason = "as in the public API")]
 pub struct Told {
     pub row: Seen,
     /// Attempt and text.
@@ -150,7 +150,7 @@ pub struct Told {
 
 /// How an attempt ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "as in the public API")]
+#[expect(missing_docs, reason = "as in the public API")]
 pub enum End {
     Completed(Vec<u8>),
     Failed {

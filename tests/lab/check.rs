@@ -11,8 +11,6 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::damage;
-
 /// One way to try to lose something.
 #[derive(Debug)]
 pub(crate) struct Check {
@@ -31,40 +29,12 @@ pub(crate) const CHECKS: &[Check] = &[
     crate::sim::CHECK,
     crate::fuzz::CHECK,
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    Check {
-        name: "cuts",
-        unit: "power cuts of whole lives",
-        little: 60,
-        ci: 10_000,
-        goal: 200_000,
-        run: crate::cuts::run,
-    },
+    crate::cuts::CHECK,
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    Check {
-        name: "recovery",
-        unit: "power cuts within recoveries",
-        little: 30,
-        ci: 1_000,
-        goal: 20_000,
-        run: crate::cuts::run_recovery,
-    },
+    crate::cuts::RECOVERY,
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    Check {
-        name: "ext4",
-        unit: "shutdowns of a real file system",
-        little: 2,
-        ci: 100,
-        goal: 1_000,
-        run: crate::cuts::ext4::run,
-    },
-    Check {
-        name: "damage",
-        unit: "damaged stores",
-        little: 40,
-        ci: 5_000,
-        goal: 100_000,
-        run: damage::run,
-    },
+    crate::cuts::ext4::CHECK,
+    crate::damage::CHECK,
     crate::threads::CHECK,
     crate::kill::CHECK,
     crate::faults::CHECK,
@@ -77,10 +47,8 @@ pub(crate) const CHILDREN: &[Child] = &[
     (crate::cuts::child::LIVES, crate::cuts::child::lives),
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     (crate::cuts::child::OPENS, crate::cuts::child::opens),
-    (damage::MAKE, damage::make_main),
-    (damage::JUDGE, damage::judge_main),
-    crate::kill::CHILD,
-    crate::faults::CHILD,
+    (crate::damage::MAKE, crate::damage::make_main),
+    (crate::damage::JUDGE, crate::damage::judge_main),
 ];
 
 pub(crate) type Child = (&'static str, fn(&[String]) -> ExitCode);
@@ -159,7 +127,6 @@ pub(crate) struct Order {
     pub(crate) from: u64,
     pub(crate) count: u64,
     pub(crate) threads: usize,
-    #[allow(dead_code, reason = "for checks that choose other lives in CI")]
     pub(crate) size: Size,
     /// One seed, told in full.
     pub(crate) one: bool,
@@ -287,7 +254,6 @@ impl Log {
     }
 
     /// So many could not be tried here.
-    #[allow(dead_code, reason = "for checks that need what not every machine has")]
     pub(crate) fn skipped(&self, n: u64, why: &str) {
         *self
             .0

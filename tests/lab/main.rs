@@ -20,6 +20,7 @@
     reason = "a test: whatever is not as expected ends it"
 )]
 
+mod built;
 mod check;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod cuts;
@@ -27,6 +28,7 @@ mod damage;
 mod faults;
 mod fuzz;
 mod kill;
+mod notes;
 mod preload;
 mod random;
 mod sabotage;

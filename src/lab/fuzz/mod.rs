@@ -27,11 +27,8 @@ const SURELY_FITS: usize = 40_000;
 
 fn chain() -> Chain {
     Chain {
-        store: STORE,
         epoch: 1,
-        next_group: 1,
-        next_position: 1,
-        last_hash: [0; 32],
+        ..Chain::first(STORE)
     }
 }
 

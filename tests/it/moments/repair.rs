@@ -126,17 +126,16 @@ fn a_sound_journal_is_saved_whole() {
         assert_eq!((report.next_id, report.entries_by_sled), (44, None));
         same_but(&before, &known(&new), 0..=0);
         let engine = echoing(&new);
-        assert!(
-            !engine
-                .job(note("x"))
-                .key("large")
-                .enqueue()
-                .unwrap()
-                .is_new()
-        );
+        assert!(has_key(&engine, "large"));
         assert_eq!(engine.enqueue(note("next")).unwrap().id(), id(44));
         engine.shutdown(MINUTE).unwrap();
     }
+}
+
+/// The key belongs to a job that is there.
+fn has_key(engine: &Engine, key: &str) -> bool {
+    let placed = engine.job(note("x")).key(key).enqueue().unwrap();
+    !placed.is_new()
 }
 
 /// One job's bytes are damaged wherever they are: it is lost, and its id is told; what was said before it may be
@@ -256,14 +255,7 @@ fn a_lost_payload_costs_one_job() {
     assert_eq!((report.lost.len(), report.jobs()), (gone, 43 - gone as u64));
     assert!(report.uncertain.is_empty() && report.unknown_ids.is_empty());
     let engine = echoing(&new);
-    assert!(
-        !engine
-            .job(note("x"))
-            .key("large")
-            .enqueue()
-            .unwrap()
-            .is_new()
-    );
+    assert!(has_key(&engine, "large"));
 }
 
 /// What is no store, was never one, or is all gone.

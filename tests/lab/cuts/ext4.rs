@@ -20,7 +20,7 @@ use super::bench::Failure;
 use super::child::{self, Stage, Task};
 use super::promise::Promise;
 use super::scratch;
-use crate::check::{Log, Order, caught};
+use crate::check::{Check, Log, Order, caught};
 use crate::random::Random;
 
 /// Rounds on one file system.
@@ -35,8 +35,16 @@ const UNMOUNTS: u32 = 100;
 const SHUT_DOWN: libc::c_ulong = 0x8004_587d;
 const WITHOUT_LOG: u32 = 2;
 
-/// The check `ext4`.
-pub(crate) fn run(order: &Order, log: &Log) {
+pub(crate) const CHECK: Check = Check {
+    name: "ext4",
+    unit: "shutdowns of a real file system",
+    little: 2,
+    ci: 100,
+    goal: 1_000,
+    run,
+};
+
+fn run(order: &Order, log: &Log) {
     if !rustix::process::geteuid().is_root() {
         return log.skipped(order.count, "only root can mount a file system");
     }

@@ -24,7 +24,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tempfile::TempDir;
 
-use crate::check::{Log, Order, caught};
+use crate::built;
+use crate::check::{Check, Log, Order, caught};
 use crate::disk::Disk;
 use crate::random::Random;
 use bench::{Bench, Failure, Logs, Plan, assert_whole, records_of};
@@ -39,13 +40,30 @@ const KEPT_LOG: &str = "LAB_LOG";
 /// Memory, if there is such a place: a sync costs nothing and the disk is spared.
 const MEMORY: &str = "/dev/shm";
 
-/// The check `cuts`.
-pub(crate) fn run(order: &Order, log: &Log) {
+pub(crate) const CHECK: Check = Check {
+    name: "cuts",
+    unit: "power cuts of whole lives",
+    little: 60,
+    ci: 10_000,
+    goal: 200_000,
+    run,
+};
+
+/// Two cuts in a row, or three.
+pub(crate) const RECOVERY: Check = Check {
+    name: "recovery",
+    unit: "power cuts within recoveries",
+    little: 30,
+    ci: 1_000,
+    goal: 20_000,
+    run: run_recovery,
+};
+
+fn run(order: &Order, log: &Log) {
     run_lives("cuts", order, log, |_| &[STATES]);
 }
 
-/// The check `recovery`: two cuts in a row, or three.
-pub(crate) fn run_recovery(order: &Order, log: &Log) {
+fn run_recovery(order: &Order, log: &Log) {
     run_lives("recovery", order, log, |life| {
         if life.is_multiple_of(2) {
             &[6, 10]
@@ -118,7 +136,7 @@ fn try_life(plan: Plan<'_>, place: &Path, opener: &mut Opener, log: &Log) -> Res
         Some(kept) => vec![fs::read(kept).unwrap()],
         None => {
             let is_of_program = plan.first / STATES % PROGRAM_EVERY == 1;
-            if is_of_program && let Err(why) = program::library() {
+            if is_of_program && let Err(why) = built::recorder() {
                 let states = plan.to.min(plan.first + STATES) - plan.from.max(plan.first);
                 log.skipped(states, why);
                 return Ok(());

@@ -9,62 +9,20 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Mutex, OnceLock};
+use std::sync::Mutex;
 use std::thread::JoinHandle;
 
 use serde_json::Value;
 
 use super::bench::Logs;
 use super::work::Fate;
+use crate::built;
 use crate::log::Record;
 use crate::random::Random;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_jobsled");
-const LIBRARY: &str = "liblab_recorder.so";
-const EXAMPLE: &str = "lab_recorder";
 /// A time that does not come: 2030-01-01, as the program and as the marks have it.
 const NOT_SOON: (&str, u64) = ("2030-01-01T00:00:00Z", 1_893_456_000_000);
-
-/// The library, if it is there or can be made.
-pub(super) fn library() -> Result<&'static Path, &'static str> {
-    static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let found = FOUND.get_or_init(|| find_library().or_else(make_library));
-    found.as_deref().ok_or(
-        "the recorder's library is missing: cargo build --release --all-features --example lab_recorder",
-    )
-}
-
-fn find_library() -> Option<PathBuf> {
-    let library = profile_dir()?.join("examples").join(LIBRARY);
-    library.exists().then_some(library)
-}
-
-/// The directory of this very program's profile.
-fn profile_dir() -> Option<PathBuf> {
-    let program = std::env::current_exe().ok()?;
-    Some(program.parent()?.parent()?.to_owned())
-}
-
-/// `cargo test --test lab` makes no examples. What they need is made already.
-fn make_library() -> Option<PathBuf> {
-    let dir = profile_dir()?;
-    let mut cargo = Command::new(std::env::var_os("CARGO")?);
-    cargo.args([
-        "build",
-        "--offline",
-        "--locked",
-        "--all-features",
-        "--example",
-        EXAMPLE,
-    ]);
-    if dir.ends_with("release") {
-        cargo.arg("--release");
-    }
-    cargo.arg("--target-dir").arg(dir.parent()?);
-    cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
-    cargo.output().ok()?;
-    find_library()
-}
 
 /// Lives a life below `root`, and gives the record of it.
 pub(super) fn live(root: &Path, seed: u64) -> Result<Logs, String> {
@@ -126,7 +84,7 @@ impl User {
     fn recorded(&self, log: &Path) -> Command {
         let mut command = self.command();
         command
-            .env("LD_PRELOAD", library().unwrap())
+            .env("LD_PRELOAD", built::recorder().unwrap())
             .env("JOBSLED_LAB_ROOT", &self.root)
             .env("JOBSLED_LAB_LOG", log);
         command

@@ -36,7 +36,7 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use crate::check::{Log, Order};
+use crate::check::{Check, Log, Order};
 
 pub(crate) use make::main as make_main;
 
@@ -51,7 +51,16 @@ const STORES_EACH: u32 = 400;
 /// Bytes of addresses that a process may have.
 const ADDRESSES_MAX: u64 = 3 << 30;
 
-pub(crate) fn run(order: &Order, log: &Log) {
+pub(crate) const CHECK: Check = Check {
+    name: "damage",
+    unit: "damaged stores",
+    little: 40,
+    ci: 5_000,
+    goal: 100_000,
+    run,
+};
+
+fn run(order: &Order, log: &Log) {
     let root = work_dir();
     make::pristine(root.path());
     let idle: Mutex<Vec<Judge>> = Mutex::new(Vec::new());

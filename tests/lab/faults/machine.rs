@@ -8,59 +8,36 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{EIO, Place, ended, recovered, script, told, words};
+use super::{EIO, Place, ended, recovered, told, words};
 use crate::check::Log;
 use crate::kill::left;
 use crate::kill::oracle::Oracle;
+use crate::notes::WELL;
 use crate::preload::{Plan, Preload};
 
-/// What may happen to a machine.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Machine {
-    /// `jobsled work` on a disk whose syncs, or writes, begin to fail.
-    WorkerOnBadDisk(&'static str),
-    /// A disk that is full sooner or later, and then grows.
-    FullDisk,
-    /// A store that may only be read.
-    ReadOnly,
-    /// Each sync takes its time.
-    SlowDisk,
-    /// Files must not grow beyond a size.
-    FileSize,
-    /// Only so many files may be open.
-    Descriptors,
-    /// Only so much memory is given.
-    Memory,
-}
+/// What may happen to a machine, and how many of it were tried: none if this machine cannot show it.
+type Refusal = fn(&Preload, &Log) -> Result<u64, String>;
 
-use Machine::{Descriptors, FileSize, FullDisk, Memory, ReadOnly, SlowDisk, WorkerOnBadDisk};
-
-pub(super) const ALL: &[Machine] = &[
-    WorkerOnBadDisk("fdatasync"),
-    WorkerOnBadDisk("pwrite64"),
-    FullDisk,
-    ReadOnly,
-    SlowDisk,
-    FileSize,
-    Descriptors,
-    Memory,
+/// What a machine refuses.
+pub(super) const ALL: &[(&str, Refusal)] = &[
+    ("a worker, and syncs fail", |preload, log| {
+        worker_on_bad_disk("fdatasync", preload, log)
+    }),
+    ("a worker, and writes fail", |preload, log| {
+        worker_on_bad_disk("pwrite64", preload, log)
+    }),
+    (
+        "a disk that is full sooner or later, and then grows",
+        |_, log| full_disk(log),
+    ),
+    ("a store that may only be read", |_, log| read_only(log)),
+    ("each sync takes its time", |preload, _| slow_disk(preload)),
+    ("files must not grow beyond a size", |_, log| file_size(log)),
+    ("only so many files may be open", |_, log| descriptors(log)),
+    ("only so much memory is given", |_, log| memory(log)),
 ];
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_jobsled");
-
-/// How many of one were tried: none if this machine cannot show it.
-pub(super) fn run(machine: Machine, preload: &Preload, log: &Log) -> Result<u64, String> {
-    let done = match machine {
-        WorkerOnBadDisk(call) => worker_on_bad_disk(call, preload, log).map(|()| 1),
-        FullDisk => full_disk(log),
-        ReadOnly => read_only(log),
-        SlowDisk => slow_disk(preload).map(|()| 1),
-        FileSize => file_size(log).map(|()| 1),
-        Descriptors => descriptors(log).map(|()| 1),
-        Memory => memory(log).map(|()| 1),
-    };
-    done.map_err(|why| format!("{machine:?}: {why}"))
-}
 
 fn jobsled(place: &Place, words: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);
@@ -107,7 +84,7 @@ fn drained(place: &Place, ids: &[u64]) -> Result<(), String> {
 }
 
 /// The worker ends by itself, with 1 and words that say what to do, whether it would have stayed or not.
-fn worker_on_bad_disk(call: &'static str, preload: &Preload, log: &Log) -> Result<(), String> {
+fn worker_on_bad_disk(call: &'static str, preload: &Preload, log: &Log) -> Result<u64, String> {
     for n in 1.. {
         let place = Place::new();
         let ids = [add(&place)?, add(&place)?, add(&place)?];
@@ -123,7 +100,7 @@ fn worker_on_bad_disk(call: &'static str, preload: &Preload, log: &Log) -> Resul
         let code = told(&output)?;
         let Some(hit) = place.hit() else {
             return if code == 0 {
-                drained(&place, &ids)
+                drained(&place, &ids).map(|()| 1)
             } else {
                 Err(words(&output))
             };
@@ -150,7 +127,7 @@ fn worker_on_bad_disk(call: &'static str, preload: &Preload, log: &Log) -> Resul
         drained(&place, &ids).map_err(|why| format!("{call} {n}, to stay: {why}"))?;
         log.note("workers ended by a bad disk", 1);
     }
-    Ok(())
+    Ok(1)
 }
 
 /// How a worker ended that nobody asked to; `None` if it had no reason to by then.
@@ -238,14 +215,7 @@ fn full_disk(log: &Log) -> Result<u64, String> {
         let mut script = super::script_in(disk.0.path(), &place.notes(), "script");
         let output = ended(&mut script)?;
         let code = told(&output).map_err(|why| format!("{free} KiB: {why}"))?;
-        log.note(
-            if code == script::WELL {
-                "unharmed"
-            } else {
-                "refused"
-            },
-            1,
-        );
+        log.note(if code == WELL { "unharmed" } else { "refused" }, 1);
         mount(&["-o", "remount,size=64m"], disk.0.path())?;
         recovered(disk.0.path(), &place.notes())
             .map_err(|why| format!("{free} KiB: {why}\n  it said: {}", words(&output)))?;
@@ -284,7 +254,7 @@ fn read_only(log: &Log) -> Result<u64, String> {
 }
 
 /// Nothing fails, nothing is run twice, it only takes longer.
-fn slow_disk(preload: &Preload) -> Result<(), String> {
+fn slow_disk(preload: &Preload) -> Result<u64, String> {
     const SYNC_MS: u64 = 40;
     let place = Place::new();
     let plan = Plan {
@@ -296,7 +266,7 @@ fn slow_disk(preload: &Preload) -> Result<(), String> {
     let mut command = place.script("script");
     preload.onto(&mut command, &plan, &place.home(), &place.fired());
     let output = ended(&mut command)?;
-    if told(&output)? != script::WELL || place.hit().is_none() {
+    if told(&output)? != WELL || place.hit().is_none() {
         return Err(format!("{}: {}", output.status, words(&output)));
     }
     let mut oracle = Oracle::default();
@@ -304,7 +274,7 @@ fn slow_disk(preload: &Preload) -> Result<(), String> {
     if oracle.again > 0 {
         return Err("jobs ran again, and nobody died".to_owned());
     }
-    recovered(&place.home(), &place.notes())
+    recovered(&place.home(), &place.notes()).map(|()| 1)
 }
 
 /// A program under a limit of its shell's.
@@ -322,7 +292,7 @@ fn limited(limit: &str, command: &Command) -> Command {
 }
 
 /// The program, whose writes fail beyond the limit: not killed, and nothing lost that it said.
-fn file_size(log: &Log) -> Result<(), String> {
+fn file_size(log: &Log) -> Result<u64, String> {
     // In blocks of 512 bytes.
     for blocks in [
         0_u32, 1, 8, 64, 500, 2_000, 8_000, 8_192, 8_200, 9_000, 16_384, 16_500, 20_000,
@@ -346,11 +316,11 @@ fn file_size(log: &Log) -> Result<(), String> {
         ids.push(add(&place).map_err(|why| format!("after {blocks} blocks: {why}"))?);
         drained(&place, &ids).map_err(|why| format!("after {blocks} blocks: {why}"))?;
     }
-    Ok(())
+    Ok(1)
 }
 
 /// From hardly any to as many as are needed.
-fn descriptors(log: &Log) -> Result<(), String> {
+fn descriptors(log: &Log) -> Result<u64, String> {
     for most in 4..200 {
         let place = Place::new();
         let output = ended(&mut limited(&format!("-n {most}"), &place.script("script")))?;
@@ -359,16 +329,16 @@ fn descriptors(log: &Log) -> Result<(), String> {
         let code = told(&output).map_err(|why| format!("{most} descriptors: {why}"))?;
         recovered(&place.home(), &place.notes())
             .map_err(|why| format!("{most} descriptors: {why}"))?;
-        if code == script::WELL && loaded {
+        if code == WELL && loaded {
             log.note("descriptors needed", most);
-            return Ok(());
+            return Ok(1);
         }
     }
     Err("200 descriptors are not enough".to_owned())
 }
 
 /// From hardly any to as much as is needed.
-fn memory(log: &Log) -> Result<(), String> {
+fn memory(log: &Log) -> Result<u64, String> {
     let mut kib = 8_000;
     while kib < 4_000_000 {
         let place = Place::new();
@@ -379,7 +349,7 @@ fn memory(log: &Log) -> Result<(), String> {
         recovered(&place.home(), &place.notes())
             .map_err(|why| format!("{kib} KiB: {why}\n  it said: {}", words(&output)))?;
         match output.status.code() {
-            Some(0) => return Ok(()),
+            Some(0) => return Ok(1),
             Some(_) => log.note("refused", 1),
             None => log.note("ended for want of memory", 1),
         }

@@ -1,39 +1,37 @@
 //! File calls that fail, and machines that refuse: a typed error or success, and nothing lost when it is over.
 //!
-//! One seed is one plan. Most plans are a call and what it says instead of doing its work (`preload`): the script runs
-//! with the first such call failing, with the second, and so on, until none is left that it comes by; once, and for
-//! ever from then on. After each run the fault is gone, and the store has to open, hold all that was acknowledged,
-//! and come to its end; the oracle of the kills says whether it does. The other plans (`machine`) are limits and
-//! disks. Every process has a time in which it must end, and none may panic or be killed by a signal.
+//! One seed is one plan. Most plans are a call and what it says instead of doing its work (`preload`): the script
+//! (`subject/script.rs`) runs with the first such call failing, with the second, and so on, until none is left that it
+//! comes by; once, and for ever from then on. After each run the fault is gone, and the store has to open, hold all
+//! that was acknowledged, and come to its end; the oracle of the kills says whether it does. The other plans
+//! (`machine`) are limits and disks. Every process has a time in which it must end, and none may panic or be killed by
+//! a signal.
 //!
 //! Does not cover: threads that are refused for ever from some moment on (sled's own are needed for its first flush,
 //! which then waits without end); calls that do not go through the C library; a disk that lies (the witness's tests).
 
 mod machine;
-mod script;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::built;
 use crate::check::{self, Log, Order, Size};
 use crate::kill::left;
 use crate::kill::oracle::Oracle;
+use crate::notes::{REFUSED, WELL};
 use crate::preload::{Plan, Preload};
 use crate::random::Random;
 
 pub(crate) const CHECK: check::Check = check::Check {
     name: "faults",
     unit: "fault plans",
-    // None by itself for now: the recorder that this program has in it for the power cuts takes the calls that are to
-    // fail past the library, so plans fail nothing. By name it runs, and says so.
-    little: 0,
-    ci: 0,
+    little: 3,
+    ci: PLANS,
     goal: PLANS,
     run,
 };
-
-pub(crate) const CHILD: check::Child = ("faults-script", main);
 
 const PLANS: u64 = (CALLS.len() + machine::ALL.len()) as u64;
 /// In this time every process must end.
@@ -110,10 +108,6 @@ const CALLS: &[(&str, &str, Lasts)] = &[
     ("pthread_create", EAGAIN, Once),
 ];
 
-fn main(arguments: &[String]) -> ExitCode {
-    script::main(arguments)
-}
-
 fn run(order: &Order, log: &Log) {
     let preload = match Preload::build() {
         Ok(preload) => preload,
@@ -122,11 +116,18 @@ fn run(order: &Order, log: &Log) {
             return;
         }
     };
+    if let Err(why) = built::subject() {
+        log.skipped(order.count, why);
+        return;
+    }
     order.until_enough(log, |seed, log| {
         let at = usize::try_from((seed - 1) % PLANS).unwrap();
         match CALLS.get(at) {
             Some(call) => calls(*call, &preload, seed, order, log).map(|()| 1),
-            None => machine::run(machine::ALL[at - CALLS.len()], &preload, log),
+            None => {
+                let (what, refusal) = machine::ALL[at - CALLS.len()];
+                refusal(&preload, log).map_err(|why| format!("{what}: {why}"))
+            }
         }
     });
 }
@@ -171,8 +172,8 @@ impl Place {
 }
 
 fn script_in(home: &Path, notes: &Path, what: &str) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.arg(CHILD.0).arg(home).arg(notes).arg(what);
+    let mut command = Command::new(built::subject().unwrap());
+    command.arg("script").arg(home).arg(notes).arg(what);
     command
 }
 
@@ -226,20 +227,16 @@ fn one_fault(plan: &Plan, preload: &Preload, log: &Log) -> Result<bool, String> 
     let code = told(&output)?;
     let hit = place.hit();
     match (&hit, code) {
-        (None, script::REFUSED) => {
+        (None, REFUSED) => {
             return Err(format!("refused without a fault: {}", words(&output)));
         }
-        (Some(hit), script::WELL) if plan.calls == "fdatasync" && plan.what == EIO => {
+        (Some(hit), WELL) if plan.calls == "fdatasync" && plan.what == EIO => {
             return Err(format!("a failed sync was passed over, of {hit}"));
         }
         _ => {}
     }
     log.note(
-        if code == script::WELL {
-            "unharmed"
-        } else {
-            "refused"
-        },
+        if code == WELL { "unharmed" } else { "refused" },
         hit.is_some().into(),
     );
     recovered(&place.home(), &place.notes()).map_err(|why| {
@@ -257,7 +254,7 @@ fn recovered(home: &Path, notes: &Path) -> Result<(), String> {
     let before = std::fs::read_to_string(notes).unwrap_or_default();
     oracle.life(&before)?;
     let drained = ended(&mut script_in(home, notes, "drain"))?;
-    if told(&drained)? != script::WELL {
+    if told(&drained)? != WELL {
         return Err(format!(
             "it does not open or end without the fault: {}",
             words(&drained)

@@ -11,9 +11,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::oracle::{Oracle, sort};
-use super::subject::Notes;
+use super::oracle::Oracle;
 use super::{End, LAST_LIFE_MAX, LIFE_MAX, Log, Place, Random, Tools, judge, left, news};
+use crate::notes::{Notes, sort};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_jobsled");
 const CLIENTS: u64 = 2;

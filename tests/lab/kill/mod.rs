@@ -3,7 +3,7 @@
 //! One seed is one store, which lives through many rounds; a round is a process that works on it and is killed: at a
 //! moment, at the nth file call (`preload`, and strace where it is installed, which sees the calls that do not go
 //! through the C library), at a named point of the engine, after a request to stop, or because a job of its own does
-//! it. Most stores have a program on the public API (`subject`), the others `jobsled work` with its clients
+//! it. Most stores have a program on the public API (`subject/kill.rs`), the others `jobsled work` with its clients
 //! (`commands`). Acknowledgements are noted on another file system once they were received, and what the handlers do
 //! as they do it; `oracle` holds them against each other, and against what is there when all has come to its end.
 //!
@@ -15,7 +15,6 @@
 
 mod commands;
 pub(crate) mod oracle;
-pub(crate) mod subject;
 
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::ExitStatusExt as _;
@@ -25,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use jobsled::lab::Point;
 
+use crate::built;
 use crate::check::{self, Log, Order, Size};
 use crate::preload::{Plan, Preload};
 use crate::random::Random;
@@ -38,8 +38,6 @@ pub(crate) const CHECK: check::Check = check::Check {
     goal: 2_000,
     run,
 };
-
-pub(crate) const CHILD: check::Child = ("kill-subject", subject::main);
 
 /// A life that is not killed in another way by then is killed by the clock.
 const LIFE_MAX: Duration = Duration::from_millis(250);
@@ -131,6 +129,10 @@ fn run(order: &Order, log: &Log) {
     let preload = Preload::build();
     if let Err(why) = &preload {
         log.skipped(0, &format!("kills at file calls: {why}"));
+    }
+    if let Err(why) = built::subject() {
+        log.skipped(order.count, why);
+        return;
     }
     let traces = Command::new("strace").arg("-V").output().is_ok();
     let tools = Tools {
@@ -255,7 +257,7 @@ fn news(place: &Place, read: &mut usize) -> Result<String, String> {
 fn arguments(place: &Place, seed: u64, life: u64) -> [std::ffi::OsString; 5] {
     let number = |n: u64| n.to_string().into();
     let (store, notes) = (place.store.clone().into(), place.notes.clone().into());
-    [CHILD.0.into(), store, notes, number(seed), number(life)]
+    ["kill".into(), store, notes, number(seed), number(life)]
 }
 
 fn one_life(
@@ -265,8 +267,7 @@ fn one_life(
     (seed, life): (u64, u64),
     log: &Log,
 ) -> Result<(), String> {
-    let program = std::env::current_exe().unwrap();
-    let Some(mut command) = tools.command(&program, end, place) else {
+    let Some(mut command) = tools.command(built::subject()?, end, place) else {
         log.skipped(1, "kills at a file call: no compiler, or no strace");
         return Ok(());
     };
@@ -348,7 +349,7 @@ fn last_words(child: &mut Child) -> String {
 }
 
 fn last_life(place: &Place, seed: u64) -> Result<(ExitStatus, String), String> {
-    let mut child = Command::new(std::env::current_exe().unwrap())
+    let mut child = Command::new(built::subject()?)
         .args(arguments(place, seed, 0))
         .stdin(Stdio::null())
         .stdout(Stdio::null())

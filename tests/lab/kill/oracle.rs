@@ -1,38 +1,8 @@
-//! What was told, held against what came of it. Knows lines of notes and nothing of the engine.
-//!
-//! A note is one line, written by one call when what it says has happened, by whoever it happened to:
-//!
-//! | line | meaning |
-//! |---|---|
-//! | `a N` | somebody is about to ask for the job with this number of his own |
-//! | `A N ID` | it is acknowledged |
-//! | `B N N …` | these are about to be asked for together: all of them or none |
-//! | `S ID CLAIM ATTEMPT N SORT` | its handler begins |
-//! | `F ID CLAIM` | its handler ends |
-//! | `C ID`, `W ID` | its completion was told, by an event or to somebody who waits |
-//! | `x ID`, `X ID` | it is about to be cancelled, it was before it ran |
-//! | `p ID N`, `P ID N` | it is about to get this priority, it has it |
-//! | `D ID` | its payload is not what was given |
-//! | `Z ID STATE REASON PRIORITY N` | how it was found in the end; `-` for what is not known |
-//! | `stuck …` | something did not come to its end |
+//! What was told, held against what came of it. Knows lines of notes (`notes.rs`) and nothing of the engine.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Jobs as they are asked for. The number is part of each start's note.
-pub(crate) mod sort {
-    /// Runs as often as needed.
-    pub(crate) const PLAIN: u64 = 0;
-    /// Fails once.
-    pub(crate) const FAILS: u64 = 1;
-    /// At most once.
-    pub(crate) const ONCE: u64 = 2;
-    /// Ends its process each time.
-    pub(crate) const KILLER: u64 = 3;
-    /// With a large payload.
-    pub(crate) const LARGE: u64 = 4;
-    /// Taken out after three crashes, like a killer.
-    pub(crate) const SUSPECT: u64 = 5;
-}
+use crate::notes::sort;
 
 /// How often a job that kills its process may run.
 const KILLER_RUNS_MAX: u64 = 3;

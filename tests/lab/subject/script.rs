@@ -10,8 +10,7 @@ use jobsled::{
     State, What, job, rkyv,
 };
 
-use crate::kill::oracle::sort;
-use crate::kill::subject::Notes;
+use crate::notes::{Notes, REFUSED, WELL, sort};
 
 #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 struct Task {
@@ -19,11 +18,6 @@ struct Task {
     ballast: Vec<u8>,
 }
 job!(Task, kind = "faults-task", output = u64);
-
-/// Everything went well.
-pub(super) const WELL: u8 = 0;
-/// Something was refused, with words.
-pub(super) const REFUSED: u8 = 3;
 
 const ONE_BY_ONE: u64 = 40;
 const TOGETHER: u64 = 10;
@@ -34,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const GRACE: Duration = Duration::from_secs(5);
 
 /// `HOME NOTES script` or `… drain`.
-pub(super) fn main(arguments: &[String]) -> ExitCode {
+pub(crate) fn main(arguments: &[String]) -> ExitCode {
     let [home, notes, what] = arguments else {
         return ExitCode::from(2);
     };
@@ -204,17 +198,9 @@ impl Script {
         if !engine.wait_until_idle(PATIENCE)? {
             self.notes.add("stuck in the end\n");
         }
-        let mut lines = Vec::new();
-        for job in engine.jobs().list()? {
-            let reason = job
-                .dead_reason
-                .map_or("-".to_owned(), |why| why.to_string().replace(' ', "-"));
-            let number = job.key.map_or("-".to_owned(), |key| key[1..].to_owned());
-            let (id, state, priority) = (job.id, job.state.name(), job.priority.0);
-            lines.push(format!("Z {id} {state} {reason} {priority} {number}\n"));
-        }
+        let found = crate::found(&engine)?;
         self.close(&engine, listener, Ok(()))?;
-        self.notes.add(&lines.concat());
+        self.notes.add(&found);
         // A copy that was acknowledged is whole.
         if self.copy.exists() {
             println!("{} in the copy", jobsled::verify(&self.copy, None)?.jobs());

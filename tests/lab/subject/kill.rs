@@ -1,11 +1,9 @@
 //! A program on the public API that works until it is killed, and notes what it was told.
 
 use std::collections::BTreeSet;
-use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use jobsled::{
@@ -13,7 +11,7 @@ use jobsled::{
     Request, What, job, rkyv,
 };
 
-use super::oracle::sort;
+use crate::notes::{Notes, sort};
 use crate::random::Random;
 
 #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
@@ -36,23 +34,8 @@ const LARGE_BYTES: usize = 40_000;
 /// What the last life has for all that is left.
 const DRAIN: Duration = Duration::from_mins(1);
 
-/// Where notes go: a line by one call, which a kill does not cut.
-#[derive(Clone, Debug)]
-pub(crate) struct Notes(Arc<File>);
-
-impl Notes {
-    pub(crate) fn open(path: &Path) -> Notes {
-        let file = OpenOptions::new().create(true).append(true).open(path);
-        Notes(Arc::new(file.unwrap()))
-    }
-
-    pub(crate) fn add(&self, lines: &str) {
-        assert_eq!((&*self.0).write(lines.as_bytes()).unwrap(), lines.len());
-    }
-}
-
 /// `STORE NOTES SEED LIFE`; life 0 is the last one.
-pub(super) fn main(arguments: &[String]) -> ExitCode {
+pub(crate) fn main(arguments: &[String]) -> ExitCode {
     let [store, notes, seed, life] = arguments else {
         return ExitCode::from(2);
     };
@@ -319,22 +302,10 @@ fn drain(engine: &Engine, notes: &Notes) -> ExitCode {
     if !engine.wait_until_idle(DRAIN).unwrap() {
         notes.add(&format!("stuck after {DRAIN:?}\n"));
     }
-    let mut lines = Vec::new();
-    for job in engine.jobs().list().unwrap() {
-        let reason = job
-            .dead_reason
-            .map_or("-".to_owned(), |why| why.to_string().replace(' ', "-"));
-        let number = job.key.map_or("-".to_owned(), |key| key[1..].to_owned());
-        let (id, state, priority) = (job.id, job.state, job.priority);
-        lines.push(format!(
-            "Z {id} {} {reason} {} {number}\n",
-            state.name(),
-            priority.0
-        ));
-    }
+    let found = crate::found(engine).unwrap();
     engine.shutdown(Duration::from_secs(5)).unwrap();
     // After the events, whose thread ends with the engine.
-    notes.add(&lines.concat());
+    notes.add(&found);
     println!("drained");
     ExitCode::SUCCESS
 }
