@@ -232,6 +232,15 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A repair found nothing of the journal that it could read.
+    #[error(
+        "{path} cannot be repaired: nothing of its journal is left that can be read. Nothing was changed or made; \
+         a backup is what helps now"
+    )]
+    NothingLeft {
+        /// The store.
+        path: PathBuf,
+    },
     /// The journal ends before what the witness saw acknowledged: the disk lost or forgot data.
     #[error(
         "{path} lost acknowledged data: the witness saw group {witnessed} at position {position}, the \
@@ -318,6 +327,7 @@ impl Error {
             Error::Damaged { path, .. }
             | Error::Missing { path, .. }
             | Error::ForeignWitness { path }
+            | Error::NothingLeft { path }
             | Error::NewerFormat { path, .. }
             | Error::Layout { path, .. }
             | Error::NotAStore { path, .. }

@@ -321,6 +321,7 @@ impl From<&Error> for Code {
             Error::NotAStore { .. } => Code::NotAStore,
             Error::Damaged { .. }
             | Error::Missing { .. }
+            | Error::NothingLeft { .. }
             | Error::ForeignWitness { .. }
             | Error::NewerFormat { .. }
             | Error::Layout { .. } => Code::Damaged,

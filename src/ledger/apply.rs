@@ -547,7 +547,9 @@ fn end(r: &mut Record, phase: Phase, history: Option<&History>, stamp: Stamp) {
     r.phase = phase;
     match phase {
         Phase::Dead(DeadReason::AttemptsUsedUp) => r.failures = r.failures.saturating_add(1),
-        Phase::Dead(_) => {} // how many crashes it took is part of why
+        // How many crashes it took is part of why.
+        Phase::Dead(DeadReason::Quarantined) => r.crashes = r.crashes.saturating_add(1),
+        Phase::Dead(_) => {}
         _ => r.crashes = 0,
     }
     r.due_ms = stamp.at_ms;

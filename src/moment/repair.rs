@@ -154,7 +154,7 @@ impl RepairReport {
 ///
 /// # Errors
 ///
-/// [`Error::Damaged`] if nothing of a journal is left, [`Error::NotAStore`] if there never was one;
+/// [`Error::NothingLeft`] if nothing of a journal is left, [`Error::NotAStore`] if there never was one;
 /// [`Error::Locked`] if somebody has it open; [`Error::NewerFormat`] and [`Error::Layout`] if another build wrote it;
 /// [`Error::Occupied`] if something is at `to` or `<to>.part`; [`Error::NoRoom`], [`Error::Io`]. After any of them
 /// nothing is left of `to`.
@@ -330,10 +330,8 @@ fn ask_sled(old: &Store, part: &Path, geometry: Geometry, carved: &mut Carved) -
 }
 
 fn nothing_left(dir: &Path) -> Error {
-    Error::Damaged {
+    Error::NothingLeft {
         path: dir.to_owned(),
-        what: "the journal".to_owned(),
-        reason: "nothing that can be read is left of it".to_owned(),
     }
 }
 

@@ -825,7 +825,10 @@ fn the_one_that_kills_is_quarantined_and_its_neighbours_are_not() {
         }
     }
     assert_eq!(crashes, 1);
-    assert_eq!(life.row(killer).dead_reason, Some(DeadReason::Quarantined));
+    let found = life.row(killer);
+    assert_eq!(found.dead_reason, Some(DeadReason::Quarantined));
+    // It used to say 2: the crash that convicted it was not counted.
+    assert_eq!(found.crashes, 3);
     // Two of the seven were pruned by the retention of five.
     assert!(
         innocents

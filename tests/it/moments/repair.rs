@@ -279,14 +279,18 @@ fn where_nothing_can_be_saved_nothing_is_made() {
         ("empty", "no journal"),
         ("other", "no journal"),
         ("file", "it is a file"),
-        ("headless", "nothing that can be read is left"),
-        ("zero", "nothing that can be read is left"),
+        ("headless", "nothing of its journal is left"),
+        ("zero", "nothing of its journal is left"),
     ] {
         let before = tree(dir.path());
         let refused = repair(at(name), &new).unwrap_err();
         assert!(refused.to_string().contains(word), "{name}: {refused}");
-        let is_damage = matches!(refused, Error::Damaged { .. });
-        assert_eq!(is_damage, ["headless", "zero"].contains(&name), "{refused}");
+        let is_all_gone = matches!(refused, Error::NothingLeft { .. });
+        assert_eq!(
+            is_all_gone,
+            ["headless", "zero"].contains(&name),
+            "{refused}"
+        );
         same_tree(dir.path(), &before, name);
     }
 }
@@ -331,5 +335,5 @@ fn what_is_of_another_store_is_left_out() {
     // And all of its log in the place of ours.
     fs::copy(log(&other), log(&store)).unwrap();
     let refused = mend(&store, &dir.path().join("third")).unwrap_err();
-    assert!(matches!(refused, Error::Damaged { .. }), "{refused}");
+    assert!(matches!(refused, Error::NothingLeft { .. }), "{refused}");
 }

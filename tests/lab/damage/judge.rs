@@ -103,7 +103,7 @@ fn after(
         Err(error) => {
             *counts.entry("nothing left").or_default() += 1;
             return match refusal {
-                Some(refusal) if may_be_hopeless(&error, done) => {
+                Some(refusal) if may_be_hopeless(&error, store, done) => {
                     Ok(format!("{refusal} / {error}"))
                 }
                 other => Err(format!("nothing repaired: {error}, after {other:?}")),
@@ -195,18 +195,33 @@ fn refused_well(error: &Error) -> Result<(), String> {
 }
 
 /// Whether it may be that nothing could be saved.
-fn may_be_hopeless(error: &Error, done: &Done) -> bool {
+fn may_be_hopeless(error: &Error, store: &Path, done: &Done) -> bool {
     match error {
-        // Another store's log, an empty one, none at all.
-        Error::Damaged { .. } => {
-            let hopeless = ["deleted", "emptied", "another store's"];
-            let mut what = done.what.iter();
-            what.any(|what| hopeless.iter().any(|h| *what == format!("journal/db: {h}")))
+        Error::NothingLeft { .. } => {
+            let is_anothers = done
+                .what
+                .iter()
+                .any(|what| what == "journal/db: another store's");
+            let log = fs::read(store.join("journal/db")).unwrap_or_default();
+            is_anothers || !has_an_entry(&log)
         }
         // A lock of a later version.
         Error::NewerFormat { .. } => done.touches("lock"),
         _ => false,
     }
+}
+
+/// Whether all bytes of some entry are there, as `docs/format.md` has them.
+fn has_an_entry(log: &[u8]) -> bool {
+    const MAGIC: &[u8] = b"JSLE";
+    const HEADER_LEN: usize = 160;
+    let headers = log.windows(MAGIC.len()).enumerate();
+    let mut headers = headers.filter(|(_, bytes)| *bytes == MAGIC);
+    headers.any(|(at, _)| {
+        let body_len = log.get(at + 64..at + 68);
+        let body_len = body_len.map(|len| u32::from_le_bytes(len.try_into().unwrap()) as usize);
+        body_len.is_some_and(|len| at + HEADER_LEN + len <= log.len())
+    })
 }
 
 /// What the report does not list is as it was, and what is not there is listed.

@@ -32,6 +32,8 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
     let [home, notes, what] = arguments else {
         return ExitCode::from(2);
     };
+    // What the engine says in the background is part of what is looked at.
+    env_logger::init();
     let home = Path::new(home);
     let mut script = Script {
         store: home.join("store"),

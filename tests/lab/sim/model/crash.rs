@@ -215,10 +215,9 @@ fn after_crash(job: &Job, crash: Crash) -> Vec<Job> {
         }
         if !ended || unsure {
             let mut hit = waiting;
+            hit.crashes += 1;
             if job.is_suspect() {
                 hit.end(Is::Dead(DeadReason::Quarantined));
-            } else {
-                hit.crashes += 1;
             }
             ways.push(hit);
         }
