@@ -277,7 +277,10 @@ pub enum Error {
         source: io::Error,
     },
     /// A thread could not be started.
-    #[error("could not start thread `{name}`: {source}")]
+    #[error(
+        "could not start thread `{name}`: {source}. A limit of this user, container or system on threads or memory is \
+         reached"
+    )]
     Thread {
         /// The thread's name.
         name: String,

@@ -25,6 +25,8 @@ const CACHE_BYTES: u64 = 32 << 20;
 /// sled's open runs on a thread of its own; past this it is taken for hung. It replays at most what
 /// was written since the last open, some hundred megabytes a second.
 const OPEN_LIMIT: Duration = Duration::from_mins(10);
+/// sled's pool, which needs one, and whoever works beside it.
+const SLED_THREADS_MIN: usize = 2;
 /// After a drop, sled's pool may hold its lock for a moment longer.
 const RELEASE_TRIES: u32 = 2_000;
 
@@ -475,6 +477,8 @@ impl Drop for SledJournal {
 /// ever.
 fn open_db(path: &Path, geometry: Geometry, limit: Duration) -> Result<sled::Db> {
     remove_half_made_snapshots(path)?;
+    // sled starts its threads at its first flush, says nothing if none is to be had, and waits for them without end.
+    sys::thread::is_room_for(SLED_THREADS_MIN, "jobsled-open")?;
     let (send, receive) = crossbeam_channel::bounded(1);
     let config = sled::Config::new()
         .path(path)

@@ -24,6 +24,27 @@ pub(crate) fn spawn(
     sync::thread::start(name.clone(), f).map_err(|source| Error::Thread { name, source })
 }
 
+/// Whether the system has room for so many threads more, all at once.
+///
+/// # Errors
+///
+/// [`Error::Thread`] with this name if it has not.
+pub(crate) fn is_room_for(count: usize, name: &str) -> Result<()> {
+    let hold = |_| {
+        let (release, held) = sync::channel::bounded::<()>(0);
+        let waits = spawn(name, move || held.recv().unwrap_or_default());
+        (release, waits)
+    };
+    let (releases, started): (Vec<_>, Vec<_>) = (0..count).map(hold).unzip();
+    drop(releases);
+    let ended = started.into_iter().map(|thread: Result<JoinHandle>| {
+        // It only waited, and cannot have panicked.
+        thread.map(|thread| drop(thread.join()))
+    });
+    // All of them are waited for, also behind one that was refused.
+    ended.fold(Ok(()), Result::and)
+}
+
 /// Threads that cannot be started, for tests of what follows.
 #[cfg(test)]
 pub(crate) mod refused {

@@ -35,6 +35,7 @@ pub(super) const ALL: &[(&str, Refusal)] = &[
     ("files must not grow beyond a size", |_, log| file_size(log)),
     ("only so many files may be open", |_, log| descriptors(log)),
     ("only so much memory is given", |_, log| memory(log)),
+    ("only so many threads are given", threads),
 ];
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_jobsled");
@@ -335,6 +336,29 @@ fn descriptors(log: &Log) -> Result<u64, String> {
         }
     }
     Err("200 descriptors are not enough".to_owned())
+}
+
+/// From none but the first to as many as are needed.
+fn threads(preload: &Preload, log: &Log) -> Result<u64, String> {
+    for most in 1..100 {
+        let place = Place::new();
+        let plan = Plan {
+            calls: "pthread_create",
+            what: "LIMIT".to_owned(),
+            from: 1,
+            to: most,
+        };
+        let mut command = place.script("script");
+        preload.onto(&mut command, &plan, &place.home(), &place.fired());
+        let output = ended(&mut command)?;
+        let code = told(&output).map_err(|why| format!("{most} threads: {why}"))?;
+        recovered(&place.home(), &place.notes()).map_err(|why| format!("{most} threads: {why}"))?;
+        if code == WELL && place.hit().is_none() {
+            log.note("threads needed", most);
+            return Ok(1);
+        }
+    }
+    Err("100 threads are not enough".to_owned())
 }
 
 /// From hardly any to as much as is needed.

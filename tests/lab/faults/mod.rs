@@ -7,8 +7,8 @@
 //! (`machine`) are limits and disks. Every process has a time in which it must end, and none may panic or be killed by
 //! a signal.
 //!
-//! Does not cover: threads that are refused for ever from some moment on (sled's own are needed for its first flush,
-//! which then waits without end); calls that do not go through the C library; a disk that lies (the witness's tests).
+//! Does not cover: threads that are refused from the moment on at which sled has none yet (its first flush then waits
+//! without end; that there is room for some is looked at before); calls that do not go through the C library; a disk that lies (the witness's tests).
 
 mod machine;
 

@@ -3,11 +3,13 @@
 //! `LAB_FAULT_FIRED`, a path a line.
 //!
 //! CALLS are names with commas, or `any`. WHAT is the number of an error, or `KILL`, `SHORT` (half of the bytes) or
-//! `DELAY` (and then TO is in milliseconds, and it holds for ever).
+//! `DELAY` (and then TO is in milliseconds, and it holds for ever), or `LIMIT`: `pthread_create` is refused while the
+//! process has TO threads.
 //!
 //! No part of a crate: `mod.rs` beside it has it built by rustc alone.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,6 +24,7 @@ unsafe extern "C" {
 
 const NEXT: *mut c_void = -1_isize as *mut c_void;
 const KILL: c_int = 9;
+const TRY_AGAIN: c_int = 11;
 const APPEND_AND_MAKE: c_int = 0o1 | 0o100 | 0o2000;
 
 enum What {
@@ -29,6 +32,7 @@ enum What {
     Kill,
     Short,
     Delay(c_int),
+    Limit(u64),
 }
 
 struct Plan {
@@ -68,9 +72,10 @@ fn plan() -> Option<Plan> {
         "KILL" => What::Kill,
         "SHORT" => What::Short,
         "DELAY" => What::Delay(to as c_int),
+        "LIMIT" => What::Limit(to),
         number => What::Error(number.parse().ok()?),
     };
-    let last = if matches!(what, What::Delay(_)) { u64::MAX } else { to };
+    let last = if matches!(what, What::Delay(_) | What::Limit(_)) { u64::MAX } else { to };
     let mut fired = std::env::var("LAB_FAULT_FIRED").ok()?.into_bytes();
     fired.push(0);
     Some(Plan {
@@ -161,8 +166,14 @@ fn judge(plan: &Plan, place: &Place) -> Verdict {
         unsafe { poll(std::ptr::null_mut(), 0, time) };
         return Verdict::Go;
     }
+    if let What::Limit(most) = plan.what
+        && threads() < most
+    {
+        return Verdict::Go;
+    }
     plan.note(&mut path, len);
     match plan.what {
+        What::Limit(_) => Verdict::Fail(TRY_AGAIN),
         What::Error(error) => Verdict::Fail(error),
         What::Short => Verdict::Short,
         _ => {
@@ -170,6 +181,12 @@ fn judge(plan: &Plan, place: &Place) -> Verdict {
             std::process::abort()
         }
     }
+}
+
+/// How many this process has: each has an entry there, beside `.` and `..`.
+fn threads() -> u64 {
+    let tasks = std::fs::metadata("/proc/self/task");
+    tasks.map_or(0, |tasks| tasks.nlink().saturating_sub(2))
 }
 
 fn failed(error: c_int) -> c_int {

@@ -22,11 +22,11 @@ pub(crate) struct Preload {
 pub(crate) struct Plan {
     /// Names with commas, or `any`.
     pub(crate) calls: &'static str,
-    /// The number of an error, `KILL`, `SHORT` or `DELAY`.
+    /// The number of an error, `KILL`, `SHORT`, `DELAY` or `LIMIT`.
     pub(crate) what: String,
     /// From this one on.
     pub(crate) from: u64,
-    /// To this one; milliseconds for `DELAY`.
+    /// To this one; milliseconds for `DELAY`, threads for `LIMIT`.
     pub(crate) to: u64,
 }
 

@@ -93,13 +93,18 @@ impl Script {
         let builder = self.builder();
         let (events, notes) = (builder.subscribe(1 << 12), self.notes.clone());
         let engine = builder.open()?;
-        let listener = std::thread::spawn(move || {
+        let listen = move || {
             while let Some(event) = events.recv() {
                 if event.what == What::Completed {
                     notes.add(&format!("C {}\n", event.id));
                 }
             }
-        });
+        };
+        let listener = std::thread::Builder::new().spawn(listen);
+        let listener = listener.map_err(|source| Error::Thread {
+            name: "listener".to_owned(),
+            source,
+        })?;
         Ok((engine, listener))
     }
 
