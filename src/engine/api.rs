@@ -344,8 +344,8 @@ impl Engine {
     /// it must not run twice ([`OnCrash::Dead`](crate::OnCrash::Dead)). Then the store is closed.
     ///
     /// *Blocking:* up to `grace`, and the closing: a log of up to 128 MiB is copied and opened once more, so
-    /// that the next opening finds all in order (some 50 ms for a small one). Called in a handler, it does not
-    /// wait for that handler.
+    /// that the next opening finds all in order (some 50 ms for a small one). Called in a handler, it waits the whole
+    /// of `grace` for that very handler, whose job is then given back.
     ///
     /// # Errors
     ///

@@ -8,7 +8,8 @@
 //! a signal.
 //!
 //! Does not cover: threads that are refused from the moment on at which sled has none yet (its first flush then waits
-//! without end; that there is room for some is looked at before); calls that do not go through the C library; a disk that lies (the witness's tests).
+//! without end; that there is room for some is looked at before); calls that do not go through the C library; a disk
+//! that lies (the witness's tests).
 
 mod machine;
 
