@@ -220,3 +220,171 @@ pub(crate) fn history_hash(history: &History) -> u64 {
 fn fold(hash: u64) -> u32 {
     u32::try_from((hash >> 32) ^ (hash & u64::from(u32::MAX))).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    //! The numbers are those of another implementation of XXH3 over the rows that are written out beside them.
+
+    use super::super::event::{AttemptError, Counters, Place};
+    use super::super::names::{KindIx, PolicyIx, QueueIx};
+    use super::super::table::{Rare, Waits};
+    use super::*;
+    use crate::job::{Encoding, Expiry, PayloadRef, Policy, Priority};
+
+    const FILE: PayloadRef = PayloadRef {
+        name: 5,
+        len: 1_000,
+        hash: [7; 32],
+    };
+
+    #[test]
+    fn roots_queues_and_keys() {
+        let root = RootRecord {
+            epoch: 3,
+            boot: (5 << 64) | 7,
+            next_id: 11,
+            next_claim: 13,
+            counters: Counters::from_array([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]),
+        };
+        // 2, 3, 5, 7, 11, 13, 1, 2, … 11
+        assert_eq!(of_root(&root), 0x38e3_a2d4_8cf0_a936_4ce6_4c09_beb7_ee2b);
+        let controls = |paused, concurrency| {
+            let control = Control {
+                paused,
+                concurrency,
+            };
+            of_queue(xxh3_64(b"q"), control)
+        };
+        // 3, hash, 4 << 1 | 1; and 3, hash, all ones << 1
+        let set = controls(true, Some(4));
+        assert_eq!(set, 0xb246_e9fe_89cc_a62f_d217_902a_6897_0aff);
+        let unset = controls(false, None);
+        assert_eq!(unset, 0xcf4a_a0a8_01a9_08db_ef3b_06ef_779c_a538);
+        // 4, hash of the kind, hash of the key, 9, -5
+        let key = of_held_key(xxh3_64(b"k"), "key", JobId::from_number(9), -5);
+        assert_eq!(key, 0xfc08_1b01_98a7_59b8_aa5f_efc6_3b71_3a0a);
+    }
+
+    fn job(phase: Phase, relative: bool, rare: Rare, lease: Option<LeaseRecord>) -> u128 {
+        let record = Record {
+            base: Place {
+                position: 1,
+                offset: 0,
+                len: 0,
+            },
+            due_ms: -3,
+            payload_hash: 0xAAAA,
+            fixed_hash: 0xBBBB,
+            rare: Some(Box::new(rare)),
+            priority: Priority(-2),
+            attempt: 6,
+            kind: KindIx(0),
+            queue: QueueIx(0),
+            policy: PolicyIx(0),
+            failures: 4,
+            phase,
+            crashes: 2,
+            encoding: Encoding::Rkyv,
+            relative,
+            waits: Waits::Ready,
+        };
+        let shared = Shared {
+            kind: 100,
+            queue: 200,
+            policy: 300,
+        };
+        of_job(JobId::from_number(17), &record, &shared, lease.as_ref())
+    }
+
+    /// 1, 17, -3, hashes, priority and attempt, 100, 200, 300, failures to phase; and what follows.
+    #[test]
+    fn jobs() {
+        let plain = job(Phase::Waiting, true, Rare::default(), None);
+        assert_eq!(plain, 0x43d2_e4ee_5ce7_31c0_ecb3_903e_1af5_7414);
+        // 900, the least number, 77
+        let expires = Rare {
+            expires: Some(Expiry {
+                at_ms: 900,
+                relative: true,
+            }),
+            history_hash: 77,
+            ..Rare::default()
+        };
+        let dead = job(Phase::Dead(DeadReason::Quarantined), false, expires, None);
+        assert_eq!(dead, 0x12b7_ee5b_13c4_7311_2379_9188_1e44_52a1);
+        // the least number, 901, 0
+        let keyed = Rare {
+            key: Some(("key".into(), 901)),
+            ..Rare::default()
+        };
+        let completed = job(Phase::Completed, false, keyed, None);
+        assert_eq!(completed, 0x528a_7c74_db7c_d295_e33b_3308_db86_6244);
+        // 8, 21 << 1 | 1, 40
+        let lease = LeaseRecord {
+            epoch: 8,
+            claim: 21,
+            alone: true,
+            claimed_at_ms: 40,
+        };
+        let running = job(Phase::Running, false, Rare::default(), Some(lease));
+        assert_eq!(running, 0x286a_daa9_f056_4da3_6fc0_3978_4db7_577e);
+    }
+
+    #[test]
+    fn payloads_and_what_never_changes() {
+        let inline = payload_hash(Payload::Inline(b"abc"));
+        let hashes = [
+            inline,
+            payload_hash(Payload::File(FILE)),
+            payload_hash(Payload::Gone),
+        ];
+        assert_eq!(hashes, [0xf180_66c4, 0xe9fd_6381, 0]);
+        let fixed = NewRecord {
+            id: JobId::from_number(1),
+            kind: "k",
+            version: 2,
+            encoding: Encoding::Json,
+            queue: "q",
+            priority: Priority(0),
+            enqueued_at_ms: 1_700,
+            due_ms: 0,
+            relative: false,
+            expires: None,
+            key: Some(("key", 0)),
+            metadata: vec![("n", "v")],
+            policy: Policy::default(),
+            payload: Payload::Gone,
+        };
+        assert_eq!(fixed_hash(&fixed), 0xa2fb_9afb);
+    }
+
+    #[test]
+    fn histories() {
+        let hash = |output| {
+            let error = AttemptError {
+                attempt: 2,
+                at_ms: 50,
+                error: "no".into(),
+            };
+            history_hash(&History {
+                errors: vec![error],
+                reason: "why".into(),
+                output,
+            })
+        };
+        assert_eq!(hash(None), 0x8254_3a67_4305_37d6);
+        assert_eq!(
+            hash(Some(Content::Inline(b"out".to_vec()))),
+            0xe689_5d32_b040_8a79
+        );
+        assert_eq!(hash(Some(Content::File(FILE))), 0xabe3_3573_01ee_fd82);
+    }
+
+    #[test]
+    fn each_code_is_that_of_one_phase() {
+        let phases: Vec<Phase> = (0..=u8::MAX).filter_map(phase_from_code).collect();
+        assert_eq!(phases.len(), 9);
+        let codes: Vec<u8> = phases.into_iter().map(phase_code).collect();
+        assert_eq!(codes, [0, 1, 2, 3, 16, 17, 18, 19, 20]);
+    }
+}

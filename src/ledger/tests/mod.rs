@@ -8,6 +8,7 @@
     reason = "small numbers, made here"
 )]
 
+mod sound;
 mod twin;
 
 use std::collections::BTreeMap;
@@ -98,6 +99,7 @@ impl Life {
             )
             .unwrap();
         self.ledger.entry_written(place.position, len as u32);
+        self.ledger.assert_sound();
         self.log.push(Entry {
             frame: bytes,
             at_ms: self.now_ms,
@@ -888,15 +890,54 @@ fn a_program_that_invents_queues_is_told() {
     let mut life = Life::new();
     for n in 0..crate::ledger::names::NAMES_MAX {
         assert!(life.ledger.check_queue_room(&format!("q{n}")).is_ok());
-        life.push(&Event::QueueSet {
-            name: format!("q{n}").into(),
-            paused: true,
-            concurrency: None,
-        });
+        life.ledger.queue_number(&format!("q{n}")).unwrap();
     }
     let error = life.ledger.check_queue_room("one-more").unwrap_err();
     assert!(error.to_string().contains("10000"), "{error}");
     assert!(life.ledger.check_queue_room("q7").is_ok());
+}
+
+/// Of kinds, queues and policies there is room for so many and not for one more, new ones in a batch counted once.
+#[test]
+fn the_last_new_name_has_room() {
+    use crate::ledger::names::NAMES_MAX;
+    type Set = fn(&mut NewJob, u64);
+    let mut ledger = Ledger::new(setup(), START_MS);
+    for n in 0..NAMES_MAX - 2 {
+        ledger.kind_number(&format!("k{n}")).unwrap();
+        ledger.queue_number(&format!("q{n}")).unwrap();
+        let policy = with_policy(|p| p.retry_expires_ms = n as u64 + 1).policy;
+        ledger.policies.acquire(&policy).unwrap();
+    }
+    let new: [(&str, Set); 3] = [
+        ("kind", |job, n| job.kind = format!("new{n}")),
+        ("queue", |job, n| job.queue = format!("new{n}")),
+        ("combination of attempts, backoff and limits", |job, n| {
+            job.policy.retry_expires_ms = 1_000_000 + n;
+        }),
+    ];
+    for (what, set) in new {
+        let known = || NewJob {
+            kind: "k1".into(),
+            queue: "q1".into(),
+            ..with_policy(|p| p.retry_expires_ms = 1)
+        };
+        let asked = |numbers: &[u64]| {
+            let jobs: Vec<NewJob> = numbers
+                .iter()
+                .map(|n| {
+                    let mut job = known();
+                    set(&mut job, *n);
+                    job
+                })
+                .chain([known()])
+                .collect();
+            ledger.enqueue(&jobs, START_MS).map(drop)
+        };
+        asked(&[1, 2, 1, 2]).unwrap();
+        let refused = asked(&[1, 2, 3]).unwrap_err().to_string();
+        assert!(refused.contains(what), "{refused}");
+    }
 }
 
 /// A clock set forward once let a deleted job's key be taken again.
