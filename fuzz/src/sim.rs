@@ -1,6 +1,6 @@
 //! The part of the crash lab that simulates lives.
 
-#[path = "../../tests/lab/sim/life.rs"]
+#[path = "../../tests/lab/sim/life/mod.rs"]
 mod life;
 #[path = "../../tests/lab/sim/model/mod.rs"]
 mod model;
