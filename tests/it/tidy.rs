@@ -31,7 +31,7 @@ const LONG_FUNCTIONS: [(&str, &str); 9] = [
         "src/ledger/apply.rs begin",
         "a record of 17 fields, filled once",
     ),
-    ("src/builder.rs start", "joins all layers, in one order"),
+    ("src/builder/mod.rs start", "joins all layers, in one order"),
     (
         "examples/retries.rs main",
         "a tutorial, read from top to bottom",

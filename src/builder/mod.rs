@@ -1,5 +1,7 @@
 //! Putting an engine together: the options are checked once, here, and the layers are joined.
 
+mod queue;
+
 #[cfg(all(unix, feature = "command"))]
 use std::any::TypeId;
 use std::collections::{HashMap, HashSet};
@@ -19,6 +21,8 @@ use crate::job::{Format, InPlace, Job, JobResult, View, check_name, millis};
 use crate::ledger::{QueueSetup, Setup};
 use crate::sys::sync::Mutex;
 use crate::worker::{self, AfterJob, Context, Entry, Pool, Registry, Report, Running, Worker};
+
+pub use queue::Queue;
 
 /// Options of an engine; ends with [`open`](EngineBuilder::open).
 ///
@@ -50,66 +54,6 @@ pub struct EngineBuilder {
     hub: Arc<Hub>,
     /// The first thing that was wrong.
     wrong: Option<Error>,
-}
-
-/// Options of one named queue. Queues that are not configured exist all the same, with the defaults.
-#[derive(Clone, Debug)]
-#[must_use]
-pub struct Queue {
-    name: String,
-    pool: Option<String>,
-    concurrency: Option<u32>,
-    weight: u32,
-    /// `None`: as for all queues.
-    keep_finished: Option<usize>,
-    keep_finished_for: Option<Duration>,
-}
-
-impl Queue {
-    /// A queue of this name (1 to 64 of `a-z 0-9 . _ -`).
-    pub fn new(name: impl Into<String>) -> Queue {
-        Queue {
-            name: name.into(),
-            pool: None,
-            concurrency: None,
-            weight: 1,
-            keep_finished: None,
-            keep_finished_for: None,
-        }
-    }
-
-    /// The pool that runs it (default: the pool `default`, or the first one).
-    pub fn pool(mut self, name: impl Into<String>) -> Queue {
-        self.pool = Some(name.into());
-        self
-    }
-
-    /// Most of its jobs that run at a time (at least 1; default: as many as the pool has slots). What
-    /// [`QueueControl::set_concurrency`](crate::QueueControl::set_concurrency) stored goes before.
-    pub fn concurrency(mut self, most: u32) -> Queue {
-        self.concurrency = Some(most);
-        self
-    }
-
-    /// Its share of the pool beside other queues: one of weight 3 starts three jobs for every one of a
-    /// queue of weight 1, while both have some (at least 1, the default).
-    pub fn weight(mut self, weight: u32) -> Queue {
-        self.weight = weight;
-        self
-    }
-
-    /// How many completed and cancelled jobs are kept, the newest (default:
-    /// [`EngineBuilder::keep_finished`]).
-    pub fn keep_finished(mut self, most: usize) -> Queue {
-        self.keep_finished = Some(most);
-        self
-    }
-
-    /// How long completed and cancelled jobs are kept at most (default: no limit).
-    pub fn keep_finished_for(mut self, time: Duration) -> Queue {
-        self.keep_finished_for = Some(time);
-        self
-    }
 }
 
 /// What an enqueue does while [too many jobs](EngineBuilder::inbox) wait to be stored.
@@ -480,7 +424,7 @@ impl EngineBuilder {
         };
         let mut queues = HashMap::new();
         for queue in &self.queues {
-            let setup = self.queue_setup(queue, pools, first)?;
+            let setup = queue.setup(pools, first, self.keep_finished)?;
             if queues.insert(queue.name.clone(), setup).is_some() {
                 return Err(invalid(
                     "queue",
@@ -502,45 +446,6 @@ impl EngineBuilder {
             run_only(only, &mut setup)?;
         }
         Ok(setup)
-    }
-
-    fn queue_setup(
-        &self,
-        queue: &Queue,
-        pools: &[Pool],
-        first: Option<usize>,
-    ) -> Result<QueueSetup> {
-        check_name("queue name", &queue.name)?;
-        if queue.concurrency == Some(0) || queue.weight == 0 {
-            let what = format!("concurrency or weight 0 of queue `{}`", queue.name);
-            return Err(invalid(
-                "queue",
-                &what,
-                "both are at least 1; use `pause` to stop a queue",
-            ));
-        }
-        let pool = match &queue.pool {
-            None => first,
-            Some(_) if pools.is_empty() => None,
-            Some(name) => match pools.iter().position(|pool| pool.name == *name) {
-                Some(pool) => Some(pool),
-                None => {
-                    let what = format!("bound to pool `{name}` (queue `{}`)", queue.name);
-                    return Err(invalid(
-                        "queue",
-                        &what,
-                        "there is no pool of that name; add it with `pool`",
-                    ));
-                }
-            },
-        };
-        Ok(QueueSetup {
-            pool,
-            concurrency: queue.concurrency,
-            weight: queue.weight,
-            keep_finished: queue.keep_finished.unwrap_or(self.keep_finished),
-            keep_finished_ms: queue.keep_finished_for.map_or(i64::MAX, whole_ms),
-        })
     }
 
     /// Joins the layers and starts the threads.
