@@ -67,7 +67,7 @@ impl Queue {
         self
     }
 
-    /// As the ledger has it. Without a pool of its own it belongs to the `first`; what is not said is as for all queues.
+    /// As the ledger has it. Without a pool of its own it belongs to the `first`.
     pub(super) fn setup(
         &self,
         pools: &[Pool],
