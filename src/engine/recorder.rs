@@ -144,7 +144,7 @@ impl Recorder {
         Ok(Recorder {
             file,
             store,
-            boot: folded_boot(),
+            boot: folded(sys::boot_id()),
             warned: AtomicBool::new(false),
             closed: RwLock::new(false),
         })
@@ -430,10 +430,10 @@ fn read_bounded(file: &File) -> io::Result<(Vec<u8>, bool)> {
     Ok((bytes, file.metadata()?.len() <= FILE_LEN_MAX))
 }
 
-fn folded_boot() -> u64 {
-    let boot = sys::boot_id();
-    let [low, high] = [boot, boot >> 64].map(|half| half & u128::from(u64::MAX));
-    u64::try_from(low ^ high).unwrap_or(0)
+/// Both halves of a boot's id.
+#[expect(clippy::cast_possible_truncation, reason = "the halves, one by one")]
+fn folded(boot: u128) -> u64 {
+    boot as u64 ^ (boot >> 64) as u64
 }
 
 #[cfg(test)]
@@ -477,6 +477,24 @@ mod tests {
     const PROVEN: [Verdict; 3] = [Verdict::Started, Verdict::Ended, Verdict::NotStarted];
     const NO_ABSENCE: [Verdict; 3] = [Verdict::Started, Verdict::Ended, Verdict::Started];
     const NOTHING: [Verdict; 3] = [Verdict::Started; 3];
+
+    #[test]
+    fn the_store_is_told_from_outside() {
+        let dir = crashed();
+        let told = || store_told(&dir.path().join("recorder"));
+        assert_eq!(told(), Some(STORE));
+        fs::write(dir.path().join("recorder"), [7; 640]).unwrap();
+        assert_eq!(told(), None);
+        fs::remove_file(dir.path().join("recorder")).unwrap();
+        assert_eq!(told(), None);
+    }
+
+    #[test]
+    fn both_halves_of_a_boot_count() {
+        assert_eq!(folded(0), 0);
+        assert_eq!(folded(6 << 64 | 3), 5);
+        assert_eq!(folded(u128::from(u64::MAX) << 64 | 1), u64::MAX - 1);
+    }
 
     #[test]
     fn a_crash_leaves_what_was_recorded() {

@@ -302,7 +302,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::journal::{MemoryDisk, StoreHeader, commit};
+    use crate::journal::{Header, MemoryDisk, StoreHeader, commit};
     use crate::ledger::RootRecord;
 
     /// Replays one group that names this digest, beside a witness that is missing.
@@ -326,6 +326,55 @@ mod tests {
         commit(&mut journal, &group, &mut VecDeque::new(), header.geometry).unwrap();
         let read = read_back(&mut journal, 7, Some(dir.path()), Setup::default(), 0);
         (read.map(drop), dir.path().join("witness").exists())
+    }
+
+    fn head(group: u64) -> Head {
+        let last = Header {
+            store: 7,
+            epoch: 1,
+            group,
+            part: 0,
+            parts: 1,
+            position: 40 + group,
+            at_ms: 0,
+            tail: 1,
+            digest: 1_000 + u128::from(group),
+            previous: [0; 32],
+            hash: [u8::try_from(group).unwrap(); 32],
+        };
+        Head {
+            last,
+            incomplete: Vec::new(),
+        }
+    }
+
+    /// What the witness saw acknowledged is there, with that very content; more may be there.
+    #[test]
+    fn the_journal_is_held_against_its_witness() {
+        let dir = TempDir::new().unwrap();
+        assert!(open_witness(dir.path(), &head(5)).unwrap().is_none());
+        make_witness(dir.path(), &head(5)).unwrap();
+        for group in [5, 6] {
+            assert!(open_witness(dir.path(), &head(group)).unwrap().is_some());
+        }
+        let lost = open_witness(dir.path(), &head(4)).unwrap_err();
+        let numbers = match lost {
+            Error::Missing {
+                witnessed,
+                position,
+                found,
+                ..
+            } => (witnessed, position, found),
+            other => panic!("{other}"),
+        };
+        assert_eq!(numbers, (5, 45, 4));
+        let [mut other_hash, mut other_digest] = [head(5), head(5)];
+        other_hash.last.hash[31] ^= 1;
+        other_digest.last.digest += 1;
+        for other in [other_hash, other_digest] {
+            let refused = open_witness(dir.path(), &other).unwrap_err();
+            assert!(matches!(refused, Error::Damaged { .. }), "{refused}");
+        }
     }
 
     #[test]

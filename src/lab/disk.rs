@@ -56,7 +56,8 @@ struct State {
     /// Of syncs that failed: a later sync does not save it.
     doubtful: Vec<Write>,
     operations: u64,
-    syncs: u64,
+    /// A sync said that it did, and what it should have made durable still is not.
+    lied: bool,
     trouble: Option<(u64, Trouble)>,
     dead: bool,
 }
@@ -120,12 +121,16 @@ impl SimDisk {
         self.0.lock().dead
     }
 
+    pub(super) fn has_lied(&self) -> bool {
+        self.0.lock().lied
+    }
+
     pub(super) fn operations(&self) -> u64 {
         self.0.lock().operations
     }
 
     /// The process or the machine is gone: what was not synced is left as `fate` says. Without a power cut the
-    /// system still has what a failed or lying sync was given.
+    /// system still has what a failed sync was given.
     pub(super) fn crash(&self, power: bool, mut fate: impl FnMut() -> Fate) {
         let mut state = self.0.lock();
         let doubtful = std::mem::take(&mut state.doubtful);
@@ -140,8 +145,7 @@ impl SimDisk {
             }
         }
         state.current = state.durable.clone();
-        state.trouble = None;
-        state.dead = false;
+        (state.trouble, state.dead, state.lied) = (None, false, false);
     }
 
     /// Positions of what is durable, rising.
@@ -207,7 +211,10 @@ impl State {
         if trouble == Some(Trouble::Fails) {
             return Err(refused("the disk was told to fail"));
         }
-        // A write that is said to be done and is not: sled keeps what it wrote in memory, so only a crash tells.
+        // What sled wrote it keeps in memory as well: it is the next sync that can lie.
+        if trouble == Some(Trouble::Lies) {
+            self.trouble = Some((self.operations + 1, Trouble::Lies));
+        }
         write.run(&mut self.current);
         self.unsynced.push(write);
         self.end(trouble)
@@ -245,10 +252,13 @@ impl Journal for SimJournal {
                 state.doubtful.extend(lost);
                 return Err(refused("the disk was told to fail"));
             }
-            Some(Trouble::Lies) => return Ok(()),
+            Some(Trouble::Lies) => {
+                state.lied |= !state.unsynced.is_empty();
+                return Ok(());
+            }
             _ => {}
         }
-        state.syncs += 1;
+        state.lied = false;
         let synced = std::mem::take(&mut state.unsynced);
         synced
             .into_iter()

@@ -479,6 +479,11 @@ impl Machine {
         self.disk.is_dead()
     }
 
+    /// Whether a sync said that it did its work, and none since has done it.
+    pub fn has_lied(&self) -> bool {
+        self.disk.has_lied()
+    }
+
     /// Operations of the disk so far.
     pub fn operations(&self) -> u64 {
         self.disk.operations()

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 pub(crate) fn subject() -> Result<&'static Path, &'static str> {
     static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
     const MISSING: &str =
-        "its program is missing: cargo build --release --all-features --example lab_subject";
+        "its program cannot be built: cargo build --release --all-features --example lab_subject";
     let file = format!("lab_subject{}", std::env::consts::EXE_SUFFIX);
     let found = FOUND.get_or_init(|| example("lab_subject", &file));
     found.as_deref().ok_or(MISSING)
@@ -19,20 +19,17 @@ pub(crate) fn subject() -> Result<&'static Path, &'static str> {
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub(crate) fn recorder() -> Result<&'static Path, &'static str> {
     static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
-    const MISSING: &str = "the recorder's library is missing: \
+    const MISSING: &str = "the recorder's library cannot be built: \
         cargo build --release --all-features --example lab_recorder";
     let found = FOUND.get_or_init(|| example("lab_recorder", "liblab_recorder.so"));
     found.as_deref().ok_or(MISSING)
 }
 
-/// `cargo test --test lab` makes no examples; what they need is made by then, so it does not take long.
+/// Built in any case, which takes a moment if it is up to date: `cargo test --test lab` makes no examples, and what is
+/// there may be of another day.
 fn example(name: &str, file: &str) -> Option<PathBuf> {
     let dir = profile_dir()?;
-    let path = dir.join("examples").join(file);
-    if path.exists() {
-        return Some(path);
-    }
-    let mut cargo = Command::new(std::env::var_os("CARGO")?);
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--offline", "--locked", "--all-features"]);
     cargo.args(["--example", name]);
     if dir.ends_with("release") {
@@ -40,8 +37,9 @@ fn example(name: &str, file: &str) -> Option<PathBuf> {
     }
     cargo.arg("--target-dir").arg(dir.parent()?);
     cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
-    cargo.output().ok()?;
-    path.exists().then_some(path)
+    let is_built = cargo.output().ok()?.status.success();
+    let path = dir.join("examples").join(file);
+    (is_built && path.exists()).then_some(path)
 }
 
 /// The directory of this very program's profile.

@@ -21,6 +21,8 @@ pub(crate) struct Check {
     pub(crate) little: u64,
     pub(crate) ci: u64,
     pub(crate) goal: u64,
+    /// Notes that show that it did what it is there for: in CI at least so many of each for a thousand that are done.
+    pub(crate) signs: &'static [(&'static str, u64)],
     pub(crate) run: fn(&Order, &Log),
 }
 
@@ -300,8 +302,18 @@ impl Tally {
     /// may be missing.
     pub(crate) fn is_well(&self, size: Size) -> bool {
         let skipped: u64 = self.counts.skipped.values().sum();
-        let enough = size != Size::Ci || self.counts.done + skipped >= self.wanted;
-        self.counts.failures.is_empty() && enough
+        let is_enough = self.counts.done + skipped >= self.wanted && self.missing().is_empty();
+        self.counts.failures.is_empty() && (size != Size::Ci || is_enough)
+    }
+
+    /// Signs that there are too few of.
+    fn missing(&self) -> Vec<String> {
+        let signs = self.check.signs.iter().filter_map(|(sign, least)| {
+            let least = least * self.counts.done / 1_000;
+            let found = self.counts.notes.get(sign).copied().unwrap_or(0);
+            (found < least).then(|| format!("{sign}: {found} of at least {least}"))
+        });
+        signs.collect()
     }
 
     /// Adds a line to the counts: only what was run.
@@ -366,6 +378,9 @@ impl fmt::Display for Tally {
                 .map(|(what, n)| format!("{what} {n}"))
                 .collect();
             write!(f, "\n{:>10} {}", "", notes.join(", "))?;
+        }
+        for missing in self.missing() {
+            write!(f, "\n{:>10} too few {missing}", "")?;
         }
         for (seed, why) in failures {
             let name = self.check.name;

@@ -16,6 +16,7 @@ pub(crate) const CHECK: Check = Check {
     little: 3_000,
     ci: 100_000,
     goal: 5_000_000,
+    signs: &[("past the door", 300)],
     run,
 };
 

@@ -19,6 +19,7 @@ pub(crate) const CHECK: Check = Check {
     little: 200,
     ci: 20_000,
     goal: 1_000_000,
+    signs: &[("scenarios", 1)],
     run,
 };
 

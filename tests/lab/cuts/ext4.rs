@@ -41,6 +41,7 @@ pub(crate) const CHECK: Check = Check {
     little: 2,
     ci: 100,
     goal: 1_000,
+    signs: &[("jobs acknowledged", 10_000)],
     run,
 };
 

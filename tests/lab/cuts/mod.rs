@@ -46,6 +46,7 @@ pub(crate) const CHECK: Check = Check {
     little: 60,
     ci: 10_000,
     goal: 200_000,
+    signs: &[("jobs acknowledged", 10_000)],
     run,
 };
 
@@ -56,6 +57,7 @@ pub(crate) const RECOVERY: Check = Check {
     little: 30,
     ci: 1_000,
     goal: 20_000,
+    signs: &[("jobs acknowledged", 10_000)],
     run: run_recovery,
 };
 

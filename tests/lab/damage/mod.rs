@@ -57,6 +57,13 @@ pub(crate) const CHECK: Check = Check {
     little: 40,
     ci: 5_000,
     goal: 100_000,
+    signs: &[
+        ("refused", 200),
+        ("repaired", 200),
+        ("all there", 50),
+        ("a payload told", 50),
+        ("jobs saved", 10_000),
+    ],
     run,
 };
 

@@ -31,6 +31,7 @@ pub(crate) const CHECK: check::Check = check::Check {
     little: 3,
     ci: PLANS,
     goal: PLANS,
+    signs: &[("refused", 3_000), ("calls until clean", 20_000)],
     run,
 };
 
@@ -96,7 +97,8 @@ const CALLS: &[(&str, &str, Lasts)] = &[
     ("mkdir", ENOSPC, ForEver),
     ("unlink", EIO, Once),
     ("unlink", EIO, ForEver),
-    ("rmdir", EIO, ForEver),
+    ("unlinkat", EIO, Once),
+    ("unlinkat", EIO, ForEver),
     ("copy_file_range", EIO, Once),
     ("copy_file_range", ENOSPC, ForEver),
     ("read", EIO, Once),
@@ -118,8 +120,7 @@ fn run(order: &Order, log: &Log) {
         }
     };
     if let Err(why) = built::subject() {
-        log.skipped(order.count, why);
-        return;
+        return log.failed(order.from, why.to_owned());
     }
     order.until_enough(log, |seed, log| {
         let at = usize::try_from((seed - 1) % PLANS).unwrap();
@@ -203,6 +204,9 @@ fn calls(
         };
         let came = one_fault(&plan, preload, log)
             .map_err(|why| format!("{name} {what} {lasts:?}, call {n}: {why}"))?;
+        if !came && n == 1 {
+            return Err(format!("{name}: the script makes no such call"));
+        }
         if !came {
             log.note("calls until clean", n);
             return Ok(());

@@ -6,7 +6,7 @@
 use std::io::BufReader;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -112,6 +112,7 @@ impl Town<'_> {
                 .map(|seed| scope.spawn(move || self.client(&mut Random::new(seed), over)))
                 .collect();
             let ended = end_worker(&mut worker, end, wait);
+            let ended = ended.map(|status| self.place.count(status));
             over.store(true, Ordering::Relaxed);
             reader.join().unwrap();
             clients
@@ -212,6 +213,7 @@ impl Town<'_> {
         }
         let _ = client.kill();
         let output = client.wait_with_output().map_err(|e| e.to_string())?;
+        self.place.count(output.status);
         let errors = String::from_utf8_lossy(&output.stderr);
         if errors.contains("panicked") {
             return Err(format!("`jobsled {}`: {errors}", words[0]));
@@ -299,7 +301,7 @@ impl Town<'_> {
 }
 
 /// Lets a worker end as the round says; `wait` is how long after its start a stop is asked for.
-fn end_worker(worker: &mut Child, end: &End, wait: Duration) -> Result<(), String> {
+fn end_worker(worker: &mut Child, end: &End, wait: Duration) -> Result<ExitStatus, String> {
     use rustix::process::{Pid, Signal, kill_process};
     let began = Instant::now();
     let pid = Pid::from_child(worker);
@@ -331,7 +333,7 @@ fn end_worker(worker: &mut Child, end: &End, wait: Duration) -> Result<(), Strin
     let status = worker.wait().map_err(|e| e.to_string())?;
     // A signal may come before the worker listens to it.
     if matches!(end, End::Stopped | End::Stopping(_)) && status.signal() == Some(15) {
-        return Ok(());
+        return Ok(status);
     }
-    judge(status, worker)
+    judge(status, worker).map(|()| status)
 }

@@ -20,6 +20,7 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use jobsled::lab::Point;
@@ -36,6 +37,12 @@ pub(crate) const CHECK: check::Check = check::Check {
     little: 6,
     ci: 200,
     goal: 2_000,
+    signs: &[
+        ("acknowledged", 2_000),
+        ("acknowledged to commands", 50),
+        ("run again", 100),
+        ("killed there", 50),
+    ],
     run,
 };
 
@@ -105,6 +112,8 @@ struct Place {
     store: PathBuf,
     notes: PathBuf,
     fired: PathBuf,
+    /// Processes that a kill has ended.
+    kills: AtomicU64,
     _homes: [tempfile::TempDir; 2],
 }
 
@@ -120,8 +129,16 @@ impl Place {
             store: one.path().join("store"),
             notes: other.path().join("notes"),
             fired: other.path().join("fired"),
+            kills: AtomicU64::new(0),
             _homes: [disk, memory],
         }
+    }
+}
+
+impl Place {
+    fn count(&self, ended: ExitStatus) {
+        self.kills
+            .fetch_add(u64::from(ended.signal() == Some(9)), Ordering::Relaxed);
     }
 }
 
@@ -131,8 +148,7 @@ fn run(order: &Order, log: &Log) {
         log.skipped(0, &format!("kills at file calls: {why}"));
     }
     if let Err(why) = built::subject() {
-        log.skipped(order.count, why);
-        return;
+        return log.failed(order.from, why.to_owned());
     }
     let traces = Command::new("strace").arg("-V").output().is_ok();
     let tools = Tools {
@@ -154,7 +170,8 @@ fn run(order: &Order, log: &Log) {
         } else {
             store(&place, &tools, &mut random, rounds, log)?;
         }
-        Ok(rounds)
+        // Rounds that ended in another way are worth none.
+        Ok(place.kills.load(Ordering::Relaxed))
     });
 }
 
@@ -268,7 +285,7 @@ fn one_life(
     log: &Log,
 ) -> Result<(), String> {
     let Some(mut command) = tools.command(built::subject()?, end, place) else {
-        log.skipped(1, "kills at a file call: no compiler, or no strace");
+        log.note("rounds without their tool", 1);
         return Ok(());
     };
     command.args(arguments(place, seed, life));
@@ -311,6 +328,7 @@ fn one_life(
     }
     let _ = child.kill();
     let status = child.wait().map_err(|e| e.to_string())?;
+    place.count(status);
     // It ends by itself only when it was asked to, and never with an error.
     judge(status, &mut child)
 }

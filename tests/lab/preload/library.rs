@@ -229,7 +229,7 @@ mod real {
         copy_file_range(from: c_int, at: *mut i64, to: c_int, to_at: *mut i64, len: usize, flags: c_uint) -> isize;
         rename(from: *const c_char, to: *const c_char) -> c_int;
         unlink(path: *const c_char) -> c_int;
-        rmdir(path: *const c_char) -> c_int;
+        unlinkat(dir: c_int, path: *const c_char, flags: c_int) -> c_int;
         mkdir(path: *const c_char, mode: c_uint) -> c_int;
         pthread_create(
             thread: *mut c_void, how: *const c_void, main: *mut c_void, with: *mut c_void
@@ -284,6 +284,7 @@ files! {
     sync_file_range as sync_file_range(fd: c_int, at: i64, len: i64, flags: c_uint) -> c_int;
     ftruncate as ftruncate64(fd: c_int, len: i64) -> c_int;
     ftruncate64 as ftruncate64(fd: c_int, len: i64) -> c_int;
+    unlinkat as unlinkat(fd: c_int, path: *const c_char, flags: c_int) -> c_int;
     copy_file_range as copy_file_range(
         fd: c_int, at: *mut i64, to: c_int, to_at: *mut i64, len: usize, flags: c_uint
     ) -> isize;
@@ -303,7 +304,6 @@ names! {
     open64 as open64(path: *const c_char, flags: c_int, mode: c_uint);
     rename as rename(path: *const c_char, to: *const c_char);
     unlink as unlink(path: *const c_char);
-    rmdir as rmdir(path: *const c_char);
     mkdir as mkdir(path: *const c_char, mode: c_uint);
 }
 

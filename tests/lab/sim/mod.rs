@@ -23,6 +23,16 @@ pub(crate) const CHECK: Check = Check {
     little: 300,
     ci: 50_000,
     goal: 1_000_000,
+    signs: &[
+        ("jobs", 20_000),
+        ("steps", 50_000),
+        ("power cuts", 1_000),
+        ("kills", 2_000),
+        ("cut openings", 200),
+        ("failed syncs", 500),
+        ("damage noticed", 500),
+        ("lies noticed", 1),
+    ],
     run,
 };
 

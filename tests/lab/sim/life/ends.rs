@@ -1,5 +1,6 @@
 //! How processes and machines end, and what becomes of their files.
 
+use jobsled::Error;
 use jobsled::lab::{Call, Fate, Held, Loss, Trouble};
 
 use super::{DEPTH_MAX, Flow, Life, Step};
@@ -25,7 +26,6 @@ impl Life<'_> {
             let trouble = *self.random.pick(&wanted);
             let n = self.random.between(1, 8);
             self.say(|| format!("{trouble:?} in {n} operations"));
-            self.lied |= trouble == Trouble::Lies;
             self.machine.plan_trouble(n, trouble);
         }
     }
@@ -98,6 +98,7 @@ impl Life<'_> {
             Random::new(self.random.next()),
         );
         // What only the witness can notice is limited to what the witness has seen.
+        self.lied |= self.machine.has_lied();
         let newest = self.lied || self.swarm.has(Feature::Damage);
         let fate = || match fates.below(5) {
             0 => Fate::Dropped,
@@ -152,7 +153,7 @@ impl Life<'_> {
                     crash.cut_openings += 1;
                     self.end(&mut crash)?;
                 }
-                Err(error) if self.lied => {
+                Err(error @ (Error::Missing { .. } | Error::Damaged { .. })) if self.lied => {
                     self.log.note("lies noticed", 1);
                     self.say(|| format!("noticed: {error}"));
                     return Ok(Flow::Noticed);
@@ -160,6 +161,8 @@ impl Life<'_> {
                 Err(error) => return Err(format!("I8: the store does not open: {error}")),
             }
         }
+        // It opened, so nothing was lost by it.
+        self.lied = false;
         self.machine.heal();
         self.log.note("openings", 1);
         self.latest_ms = self.latest_ms.max(self.machine.now_ms());
@@ -212,6 +215,7 @@ impl Life<'_> {
                 self.unanswered
                     .extend(std::mem::take(&mut self.asked).into_values());
                 self.hands.drain(..).for_each(Held::forget);
+                self.lied |= self.machine.has_lied();
                 return self.reopen(Crash {
                     power: false,
                     cut_openings: 0,

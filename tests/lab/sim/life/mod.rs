@@ -245,6 +245,7 @@ impl<'a> Life<'a> {
                     }
                 }
                 Err(Refusal::Unknown) => self.unanswered.push(asked),
+                Err(Refusal::Other(error)) if error.contains("bug") => return Err(error),
                 Err(_) => {}
             }
         }
