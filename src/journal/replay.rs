@@ -267,4 +267,82 @@ mod tests {
             assert!(matches!(refused, Error::Damaged { .. }), "{gap}: {refused}");
         }
     }
+
+    /// Position, group, part of parts; the hash is the position's, and it follows the position before.
+    fn header(position: u64, group: u64, part: u32, parts: u32) -> Header {
+        let hash = |position: u64| [u8::try_from(position).unwrap(); 32];
+        Header {
+            store: 7,
+            epoch: 1,
+            group,
+            part,
+            parts,
+            position,
+            at_ms: 0,
+            tail: 5,
+            digest: 0,
+            previous: hash(position - 1),
+            hash: hash(position),
+        }
+    }
+
+    #[test]
+    fn an_entry_follows_one_other() {
+        let last = header(9, 9, 0, 1);
+        follows(None, &header(5, 3, 0, 1), &last).unwrap();
+        follows(None, &header(6, 4, 0, 1), &last).unwrap_err();
+        let (whole, half) = (header(5, 3, 0, 1), header(5, 3, 0, 2));
+        for (before, next) in [
+            (whole, header(6, 4, 0, 1)),
+            (whole, header(6, 7, 0, 3)),
+            (half, header(6, 3, 1, 2)),
+            (header(5, 3, 1, 2), header(6, 4, 0, 1)),
+        ] {
+            follows(Some(&before), &next, &last).unwrap();
+        }
+        let after = |position| Header {
+            previous: whole.hash,
+            ..header(position, 4, 0, 1)
+        };
+        for (before, next, why) in [
+            (whole, after(5), "do not rise"),
+            (whole, after(4), "do not rise"),
+            (whole, header(7, 4, 0, 1), "does not follow"),
+            (whole, header(6, 3, 0, 1), "incomplete"),
+            (whole, header(6, 3, 1, 2), "incomplete"),
+            (whole, header(6, 2, 0, 1), "incomplete"),
+            (whole, header(6, 4, 1, 2), "incomplete"),
+            (half, header(6, 3, 0, 2), "incomplete"),
+            (half, header(6, 3, 1, 3), "incomplete"),
+            (half, header(6, 4, 0, 1), "incomplete"),
+        ] {
+            let refused = follows(Some(&before), &next, &last)
+                .unwrap_err()
+                .to_string();
+            assert!(
+                refused.contains(why),
+                "{next:?} after {before:?}: {refused}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_replay_ends_at_the_head() {
+        let last = header(9, 9, 0, 1);
+        let ended = |before| {
+            let replay = Replay {
+                last,
+                before,
+                skipped: 0,
+            };
+            replay.end().map_err(|error| error.to_string())
+        };
+        ended(Some(last)).unwrap();
+        assert!(
+            ended(Some(header(8, 8, 0, 1)))
+                .unwrap_err()
+                .contains("entry 9")
+        );
+        assert!(ended(None).unwrap_err().contains("entry 5"));
+    }
 }

@@ -71,3 +71,37 @@ impl Keys {
         self.held.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn held_keys_become_free_in_the_order_of_their_times() {
+        let mut keys = Keys::default();
+        let taken = |until_ms, position: Option<u64>| Taken {
+            id: JobId::from_number(1),
+            until_ms,
+            held: position.map(|position| Place {
+                position,
+                offset: 0,
+                len: 1,
+            }),
+        };
+        let kind = KindIx(0);
+        keys.set(kind, "kept", taken(5, None));
+        assert_eq!((keys.next_due(), keys.held_count()), (None, 0));
+        keys.set(kind, "late", taken(30, Some(1)));
+        keys.set(kind, "early", taken(20, Some(2)));
+        assert_eq!((keys.next_due(), keys.held_count()), (Some(20), 2));
+        let due = |keys: &Keys, now_ms| keys.due(now_ms).map(|(_, key)| key.to_owned()).collect();
+        let none: Vec<String> = due(&keys, 19);
+        assert!(none.is_empty());
+        let both: Vec<String> = due(&keys, 30);
+        assert_eq!(both, ["early", "late"]);
+        keys.free(kind, "early");
+        assert_eq!((keys.next_due(), keys.held_count()), (Some(30), 1));
+        keys.set(kind, "late", taken(40, None));
+        assert_eq!((keys.next_due(), keys.held_count()), (None, 0));
+    }
+}

@@ -897,6 +897,136 @@ fn a_program_that_invents_queues_is_told() {
     assert!(life.ledger.check_queue_room("q7").is_ok());
 }
 
+/// An event that does not fit the state is refused: a bug in life, damage at replay.
+#[test]
+fn what_does_not_fit_is_refused() {
+    let apply = |setup: &[&Event<'_>], event: &Event<'_>| {
+        let mut life = Life::new();
+        let id = life.enqueue(job()).id;
+        assert_eq!(id.number(), 1);
+        setup.iter().for_each(|event| life.push(event));
+        let place = Place {
+            position: 9,
+            offset: 0,
+            len: 1,
+        };
+        let stamp = Stamp {
+            place,
+            at_ms: life.now_ms,
+            epoch: 0,
+        };
+        life.ledger.apply(event, stamp)
+    };
+    let id = JobId::from_number(1);
+    let claimed = Event::Claimed {
+        id,
+        claim: 7,
+        alone: false,
+    };
+    let ends = |claim| {
+        [
+            Event::Released {
+                id,
+                claim,
+                started: true,
+            },
+            Event::Recovered {
+                id,
+                claim,
+                crashed: true,
+            },
+            Event::Snoozed {
+                id,
+                claim,
+                due_ms: START_MS,
+                relative: false,
+            },
+            Event::Cancelled {
+                id,
+                claim,
+                ran_us: 0,
+                history: None,
+            },
+            Event::Died {
+                id,
+                claim,
+                ran_us: 0,
+                reason: DeadReason::Discarded,
+                history: None,
+            },
+        ]
+    };
+    for (own, other) in ends(7).into_iter().zip(ends(8)) {
+        apply(&[&claimed], &own).unwrap();
+        apply(&[&claimed], &other).unwrap_err();
+        apply(&[], &own).unwrap_err();
+    }
+    // Nobody is claimed twice, nor after his end.
+    apply(&[], &claimed).unwrap();
+    apply(&[&claimed], &claimed).unwrap_err();
+    let [.., died] = ends(0);
+    apply(&[&died], &claimed).unwrap_err();
+}
+
+/// Each counter counts its events; those of a root record take their place.
+#[test]
+fn counters_count_each_event_once() {
+    type Count = fn(&mut Counters);
+    let mut life = Life::new();
+    let mut expected = Counters::default();
+    let check = |life: &Life, expected: &Counters| assert_eq!(life.ledger.counters(), *expected);
+    let ids: Vec<JobId> = (0..8)
+        .map(|_| life.enqueue(with_policy(|p| p.attempts_max = 2)).id)
+        .collect();
+    expected.enqueued = 8;
+    check(&life, &expected);
+    let outcomes: [(Outcome, Count); 5] = [
+        (completed(), |c| c.completed += 1),
+        (failed(), |c| c.retried += 1),
+        (Outcome::Snoozed { for_ms: 9 }, |c| c.snoozed += 1),
+        (Outcome::GivenBack { started: true }, |_| {}),
+        (Outcome::GivenBack { started: false }, |c| c.started -= 1),
+    ];
+    for (outcome, count) in outcomes {
+        let (id, claim) = life.claim().unwrap();
+        expected.started += 1;
+        check(&life, &expected);
+        life.settle(id, claim, &outcome);
+        count(&mut expected);
+        check(&life, &expected);
+    }
+    let (_, _) = life.claim().unwrap();
+    life.crash(Verdict::Started);
+    (expected.started, expected.crashed) = (expected.started + 1, expected.crashed + 1);
+    check(&life, &expected);
+    life.change(
+        ids[7],
+        &ChangeKind::Cancel {
+            reason: "why".into(),
+        },
+    );
+    expected.cancelled += 1;
+    check(&life, &expected);
+    life.change(ids[7], &ChangeKind::Delete);
+    expected.deleted += 1;
+    check(&life, &expected);
+}
+
+/// Twice what is needed, and the slack, may be there; one byte more is too much.
+#[test]
+fn compaction_is_wanted_from_one_byte_on() {
+    let mut life = Life::new();
+    life.ledger.setup.slack_bytes = 100;
+    life.enqueue(job());
+    let live = life.ledger.space().live_bytes();
+    for (more, wanted) in [(0, false), (1, true), (7, true)] {
+        let bytes = u32::try_from(2 * live + 100 + more).unwrap();
+        life.ledger.entry_written(1, bytes);
+        let told = (life.ledger.wants_compaction(), life.ledger.backlog_bytes());
+        assert_eq!(told, (wanted, more));
+    }
+}
+
 /// Of kinds, queues and policies there is room for so many and not for one more, new ones in a batch counted once.
 #[test]
 fn the_last_new_name_has_room() {
