@@ -200,6 +200,7 @@ impl Order {
                 });
             }
         });
+        log.tried_up_to(next.into_inner().min(end) - 1);
     }
 
     /// Whether its minutes are over.
@@ -247,9 +248,15 @@ struct Counts {
     skipped: BTreeMap<String, u64>,
     notes: BTreeMap<&'static str, u64>,
     failures: Vec<(u64, String)>,
+    /// The last seed that was begun, where seeds are not what is counted.
+    last_seed: Option<u64>,
 }
 
 impl Log {
+    fn tried_up_to(&self, seed: u64) {
+        self.0.lock().unwrap().last_seed = Some(seed);
+    }
+
     /// So many were tried and are well.
     pub(crate) fn done(&self, n: u64) {
         self.0.lock().unwrap().done += n;
@@ -321,7 +328,8 @@ impl Tally {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/lab-counts.tsv");
         let mut file = OpenOptions::new().append(true).create(true).open(path)?;
         let skipped: u64 = self.counts.skipped.values().sum();
-        let last = order.from + order.count - 1;
+        let all = order.from + self.counts.done.max(1) - 1;
+        let last = self.counts.last_seed.unwrap_or(all);
         writeln!(
             file,
             "{}\t{}\t{}\t{}-{last}\t{}\t{skipped}\t{}",
@@ -356,6 +364,7 @@ impl fmt::Display for Tally {
             skipped,
             notes,
             failures,
+            ..
         } = &self.counts;
         let seconds = self.took.as_secs_f64();
         write!(

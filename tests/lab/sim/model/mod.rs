@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 pub(crate) use job::Is;
-use job::{Handler, Job, changed, expired, taken_back};
+use job::{Handler, Job, by_limit, changed, expired, given_back, may, taken_back};
 use jobsled::lab::{Answer, Call, End, Loss, Wish};
 
 /// A broken invariant, or something that cannot be.
@@ -201,6 +201,18 @@ impl Model {
                 let job = self.jobs.get(&id).cloned();
                 let job =
                     job.ok_or_else(|| format!("{call:?} was done and there is no job {id}"))?;
+                let earlier = [
+                    taken_back(&job),
+                    expired(&job, at),
+                    given_back(&job, at),
+                    by_limit(&job, at),
+                ];
+                if !may(&job, call) && !earlier.iter().flatten().any(|way| may(way, call)) {
+                    return Err(format!(
+                        "I2: {call:?} was done to job {id}, which is {:?}",
+                        job.is
+                    ));
+                }
                 // Taken back, or expired, earlier in the step.
                 let others = taken_back(&job).into_iter().chain(expired(&job, at));
                 let others = others.filter_map(|other| changed(&other, call, at.now_ms));
