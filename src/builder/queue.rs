@@ -55,7 +55,7 @@ impl Queue {
     }
 
     /// How many completed and cancelled jobs are kept, the newest (default:
-    /// [`EngineBuilder::keep_finished`]).
+    /// [`EngineBuilder::keep_finished`](super::EngineBuilder::keep_finished)).
     pub fn keep_finished(mut self, most: usize) -> Queue {
         self.keep_finished = Some(most);
         self
