@@ -123,6 +123,7 @@ fn typed(error: &Error) {
 fn repaired(store: &Path, dir: &Path) {
     match jobsled::repair(store, dir.join("new")) {
         Ok(_) => drop(jobsled::verify(dir.join("new"), Some(dir)).unwrap()),
+        Err(Error::NothingLeft { .. }) => {}
         Err(error) => typed(&error),
     }
 }
