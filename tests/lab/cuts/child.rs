@@ -95,7 +95,7 @@ impl Task<'_> {
 
 /// Opens it, and says all that is there. Hands in some jobs more.
 fn look(store: &Path, seed: u64, marks: &Marks) -> Result<(), jobsled::Error> {
-    let engine = Engine::builder(store).open()?;
+    let engine = life::builder(store).open()?;
     marks.say("opened");
     marks.say_all(&engine)?;
     keys_are_taken(&engine)?;
@@ -141,7 +141,7 @@ fn work_off(store: &Path, seed: u64, marks: &Arc<Marks>) -> Result<(), jobsled::
     marks.say(&format!("quiet {now_ms}"));
     engine.shutdown(QUIET_WITHIN)?;
     if seed.is_multiple_of(4) {
-        let engine = Engine::builder(store).open()?;
+        let engine = life::builder(store).open()?;
         marks.say_all(&engine)?;
         engine.shutdown(QUIET_WITHIN)?;
     }

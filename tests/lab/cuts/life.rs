@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use jobsled::{Context, Engine, Error, JobId, Pool, Request, What};
+use jobsled::{Context, Engine, EngineBuilder, Error, JobId, Pool, Request, What};
 
 use super::mark::{Marks, cancel_word, changed_word, delete_word};
 use super::work::{Fate, Work};
@@ -162,7 +162,7 @@ pub(super) fn open_at_work(
         said.say(&format!("start {id} {} {attempt} {claim}", work.number));
         work.run(cx)
     };
-    let builder = Engine::builder(store)
+    let builder = builder(store)
         .pool(Pool::threads("default", 3))
         .handle(handler)
         .handle_json("command", command);
@@ -184,6 +184,13 @@ pub(super) fn open_at_work(
     Ok(engine)
 }
 
+/// What has ended stays: a fast machine ends more jobs than a queue keeps, and the promise knows of no such end.
+pub(super) fn builder(store: &Path) -> EngineBuilder {
+    Engine::builder(store)
+        .keep_finished(usize::MAX)
+        .keep_dead(usize::MAX, Duration::MAX)
+}
+
 /// Lives a life.
 pub(super) fn live(store: &Path, seed: u64, marks: &Arc<Marks>) -> Result<(), Error> {
     let shape = Shape::of(seed);
@@ -196,7 +203,7 @@ pub(super) fn live(store: &Path, seed: u64, marks: &Arc<Marks>) -> Result<(), Er
     for _ in 0..shape.openings {
         // Now and then nobody works off what is handed in.
         let engine = if random.one_in(5) {
-            Engine::builder(store).open()?
+            builder(store).open()?
         } else {
             open_at_work(store, marks, &gate)?
         };
