@@ -221,7 +221,11 @@ pub(super) const ERRORS_ALONE: &str = "alone.err";
 
 /// Begins to carry a task out in a process for it alone.
 pub(super) fn start_alone(task: &Task<'_>, place: &Path) -> Child {
-    let sizes = Shape::of(task.seed).sizes(task.seed);
+    // One that lives for ever meets the payloads of all shapes, and what is carried of them has to fit an entry.
+    let sizes = match task.stage {
+        Stage::Endless => life::MIDDLE,
+        _ => Shape::of(task.seed).sizes(task.seed),
+    };
     let errors = fs::File::create(place.join(ERRORS_ALONE)).unwrap();
     let mut command = again(LIVES, place, "alone");
     command.env(SIZES, sizes).arg(task.to_line());

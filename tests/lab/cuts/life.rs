@@ -42,7 +42,7 @@ pub(super) struct Shape {
 
 const TINY: &str = "65536,900,8192";
 const SMALL: &str = "131072,1800,16384";
-const MIDDLE: &str = "524288,6144,65536";
+pub(super) const MIDDLE: &str = "524288,6144,65536";
 /// The engine's own.
 const USUAL: &str = "";
 

@@ -125,6 +125,19 @@ impl Promise {
         })
     }
 
+    /// Of these marks only what was asked for: nobody knows whether it was done.
+    pub(super) fn note_asks(&mut self, marks: &str) -> Checked {
+        const ASKS: [&str; 8] = [
+            "enqueue", "cancel", "delete", "retry", "set", "prune", "pause", "resume",
+        ];
+        self.unwatched = true;
+        let is_ask = |line: &&str| ASKS.contains(&line.split(' ').next().unwrap_or_default());
+        marks
+            .lines()
+            .filter(is_ask)
+            .try_for_each(|line| self.line(line))
+    }
+
     fn line(&mut self, line: &str) -> Checked {
         let words: Vec<&str> = line.split(' ').collect();
         let number = |at: usize| words[at].parse::<u64>().unwrap();
