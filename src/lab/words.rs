@@ -71,7 +71,6 @@ pub enum Call {
         older_ms: u64,
     },
     Look(u64),
-    Details(u64),
     FindKey(String, String),
     Claim {
         kind: &'static str,
@@ -97,7 +96,6 @@ pub enum Answer {
     IsFinished(State),
     PayloadGone,
     Row(Option<Seen>),
-    Details(Option<Told>),
     Key(Option<u64>),
     Claimed(Option<Held>),
     Pruned(u64),
@@ -292,14 +290,6 @@ pub(super) fn to_command(
             let id = JobId::from_number(id);
             let read = |row: Option<Row>| Answer::Row(row.map(Seen::from));
             (Command::Look { id, reply }, polled(answer, read))
-        }
-        Call::Details(id) => {
-            let (reply, answer) = Reply::new();
-            let (id, payloads) = (JobId::from_number(id), payloads.clone());
-            let read = move |details: Option<crate::engine::Details>| {
-                Answer::Details(details.map(|details| told(details, &payloads)))
-            };
-            (Command::Details { id, reply }, polled(answer, read))
         }
         Call::FindKey(kind, key) => {
             let (reply, answer) = Reply::new();

@@ -9,7 +9,7 @@
 //! files that are on disk is checked after every recorded life (`Disk::assert_equals`). One such call is seen by
 //! what it does: a file that has grown by itself was lengthened by `fallocate`.
 //!
-//! `tests/lab/preload.rs` has the same recorder as a library, for programs that are not this one.
+//! `tests/lab/cuts/library.rs` has the same recorder as a library, for programs that are not this one.
 
 #![expect(unsafe_code, reason = "takes the place of functions of the C library")]
 #![expect(unreachable_pub, reason = "the linker reaches them")]

@@ -95,9 +95,9 @@ fn try_disk(disk: u64, (first, counted, end): (u64, u64, u64), log: &Log) -> Res
             round(&mut mount, scratch.path(), seed, stays, &mut promise, log)
         });
         ran.map_err(|why| (seed, keep(scratch.path(), seed, &promise.all, &why)))?;
-        log.note("jobs acknowledged", promise.all.acknowledged());
         log.done(u64::from(seed >= counted));
     }
+    log.note("jobs acknowledged", promise.all.acknowledged());
     Ok(())
 }
 

@@ -7,6 +7,9 @@
 //! process has TO threads.
 //!
 //! No part of a crate: `mod.rs` beside it has it built by rustc alone.
+//!
+//! All that is unsafe here is one thing: each function has the C library's own signature, and hands its arguments on as
+//! it got them, or a shorter length. What it reads itself are paths, which end with a zero, and its own buffers.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::os::unix::fs::MetadataExt as _;

@@ -16,7 +16,7 @@ mod kill;
 #[path = "../notes.rs"]
 mod notes;
 #[path = "../random.rs"]
-#[allow(dead_code, reason = "the lab draws more")]
+#[expect(dead_code, reason = "the lab draws more")]
 mod random;
 mod script;
 
