@@ -111,6 +111,7 @@ impl SledJournal {
         let mut journal = SledJournal::open_checked(&swap.now, swap, geometry, check)?;
         journal.sync()?;
         sync_tree(&swap.now)?;
+        swap.forget_old()?;
         Ok(journal)
     }
 

@@ -119,12 +119,12 @@ impl StoreHeader {
 }
 
 /// Has the log read from the disk the next time: its cached pages may be some that a failed sync marked clean.
-fn forget_cached(swap: &Swap) -> Result<()> {
-    let log = swap.now.join("db");
+fn forget_cached(journal: &Path) -> Result<()> {
+    let log = journal.join("db");
     let file = match fs::File::open(&log) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             return Err(Error::Damaged {
-                path: swap.now.clone(),
+                path: journal.to_owned(),
                 what: "the log".to_owned(),
                 reason: "the file `db` is missing".to_owned(),
             });
@@ -287,7 +287,7 @@ impl Store {
         swap.finish()?;
         let header = StoreHeader::read(&swap.now.join("jobsled"))?;
         if after_crash {
-            forget_cached(&swap)?;
+            forget_cached(&swap.now)?;
         }
         let mut check = |journal: &mut dyn Journal| check(header, journal);
         let journal = if self.is_large(header) {
@@ -307,7 +307,7 @@ impl Store {
         let swap = self.swap();
         swap.finish()?;
         let header = StoreHeader::read(&swap.now.join("jobsled"))?;
-        forget_cached(&swap)?;
+        forget_cached(&swap.now)?;
         SledJournal::look(&swap, header.geometry, |journal| check(header, journal))
     }
 
@@ -348,13 +348,12 @@ impl Store {
         geometry: Geometry,
         carved: &mut Carved,
     ) -> Result<()> {
-        let Swap { now, old, .. } = self.swap();
-        let from = if now.is_dir() { now } else { old };
+        let swap = self.swap();
+        let from = swap.whole();
         let copy = Swap::of(scratch, "journal");
         sys::files::create_dir_private(&copy.now)?;
-        let entries = fs::read_dir(&from).map_err(Error::io("list", from.as_path()))?;
-        for entry in entries {
-            let path = entry.map_err(Error::io("list", from.as_path()))?.path();
+        for entry in fs::read_dir(from).map_err(Error::io("list", from))? {
+            let path = entry.map_err(Error::io("list", from))?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let is_sleds = matches!(name.as_ref(), "conf" | "db") || name.starts_with("snap.");
             if is_sleds && path.is_file() {
@@ -368,16 +367,12 @@ impl Store {
     }
 
     /// Copies the journal, and the witness if there is one, into another directory. Nothing of this store is
-    /// changed; a swap that was cut short in it is ended in the copy.
+    /// changed.
     pub(crate) fn copy_to(&self, dir: &Path) -> Result<()> {
         let (from, to) = (self.swap(), Store::at(dir));
         // So that the disk is looked at. Where it cannot be done, what is read is what the system remembers.
-        let _ = forget_cached(&from);
-        for (from, to) in [(&from.now, to.swap().now), (&from.old, to.swap().old)] {
-            if from.exists() {
-                sys::files::copy_dir(from, &to)?;
-            }
-        }
+        let _ = forget_cached(from.whole());
+        sys::files::copy_dir(from.whole(), &to.swap().now)?;
         if self.witness().exists() {
             sys::files::copy_file(&self.witness(), &to.witness())?;
         }
@@ -386,14 +381,8 @@ impl Store {
 
     /// Bytes of what [`copy_to`](Store::copy_to) copies, and what opening the copy may write beyond.
     pub(crate) fn copy_bytes(&self) -> Result<u64> {
-        let swap = self.swap();
-        let mut bytes = 2 * u64::from(Geometry::DEFAULT.segment_bytes);
-        for dir in [&swap.now, &swap.old] {
-            if dir.exists() {
-                bytes += sys::files::bytes_below(dir)?;
-            }
-        }
-        Ok(bytes)
+        let segments = 2 * u64::from(Geometry::DEFAULT.segment_bytes);
+        Ok(segments + sys::files::bytes_below(self.swap().whole())?)
     }
 
     /// By the witness; one that is missing or does not fit says no, and is looked into later.

@@ -22,7 +22,7 @@ pub(super) struct Swap {
     pub(super) now: PathBuf,
     /// The copy, until it is complete.
     pub(super) new: PathBuf,
-    /// The original, until the copy has its name.
+    /// The original, until the copy has its name and was read.
     pub(super) old: PathBuf,
 }
 
@@ -36,12 +36,30 @@ impl Swap {
         }
     }
 
-    /// Ends a swap that was cut short: whichever of the two is whole is the directory.
-    pub(super) fn finish(&self) -> Result<()> {
-        if !self.now.exists() {
-            self.rename(&self.old, &self.now)?;
+    /// Where the directory is, also between its two names. Once the original has lost its name, the copy is
+    /// complete and on stable storage; before that, it may be half.
+    pub(super) fn whole(&self) -> &Path {
+        if self.now.exists() || !self.old.exists() {
+            &self.now
+        } else if self.new.exists() {
+            &self.new
+        } else {
+            &self.old
         }
-        files::remove_dir_if_there(&self.new)?;
+    }
+
+    /// Ends a swap that was cut short. An original that is still there stays, as evidence, until what took its
+    /// place has been read: see [`replace`](Swap::replace), [`forget_old`](Swap::forget_old).
+    pub(super) fn finish(&self) -> Result<()> {
+        let whole = self.whole();
+        if whole != self.now {
+            self.rename(whole, &self.now)?;
+        }
+        files::remove_dir_if_there(&self.new)
+    }
+
+    /// What took its place has been read and is on stable storage.
+    pub(super) fn forget_old(&self) -> Result<()> {
         files::remove_dir_if_there(&self.old)
     }
 
@@ -72,11 +90,12 @@ impl Swap {
         };
         sync_tree(&self.new)?;
         fault::point(Point::Copied);
+        self.forget_old()?;
         self.rename(&self.now, &self.old)?;
         fault::point(Point::Unnamed);
         self.put_in_place()?;
         fault::point(Point::Renamed);
-        files::remove_dir_if_there(&self.old)?;
+        self.forget_old()?;
         Ok(Some(changed))
     }
 
@@ -123,6 +142,43 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+
+    /// A process died between the two names. The original was taken then, and the copy, complete and on stable
+    /// storage, removed before anybody had read the original: damaged, it was all there was.
+    #[test]
+    fn died_between_two_names() {
+        let dir = TempDir::new().unwrap();
+        let swap = Swap::of(dir.path(), "journal");
+        for (path, text) in [(&swap.old, "original"), (&swap.new, "copy")] {
+            fs::create_dir(path).unwrap();
+            fs::write(path.join("db"), text).unwrap();
+        }
+        let says = |path: &Path| fs::read_to_string(path.join("db")).unwrap();
+        assert_eq!(says(swap.whole()), "copy");
+        swap.finish().unwrap();
+        assert_eq!(says(&swap.now), "copy");
+
+        let damaged = swap.replace(0, |_| -> Result<()> {
+            Err(Error::Bug("damaged".to_owned()))
+        });
+        assert!(damaged.is_err());
+        assert_eq!(says(&swap.now), "copy");
+        assert_eq!(
+            says(&swap.old),
+            "original",
+            "evidence until the copy is read"
+        );
+
+        swap.replace(0, |_| Ok(())).unwrap();
+        assert_eq!(says(&swap.now), "copy");
+        assert!(!swap.old.exists() && !swap.new.exists());
+
+        // Before the first name was taken, a copy may be half.
+        fs::create_dir(&swap.new).unwrap();
+        swap.finish().unwrap();
+        assert_eq!(says(&swap.now), "copy");
+        assert!(!swap.new.exists());
+    }
 
     #[test]
     fn no_room_leaves_the_original() {

@@ -207,7 +207,8 @@ fn may_be_hopeless(error: &Error, store: &Path, done: &Done) -> bool {
                 let log = fs::read(store.join(dir).join("db")).unwrap_or_default();
                 !has_an_entry(&log)
             };
-            done.what.iter().any(is_anothers) || (is_empty("journal") && is_empty("journal.old"))
+            let journals = ["journal", "journal.new", "journal.old"];
+            done.what.iter().any(is_anothers) || journals.into_iter().all(is_empty)
         }
         // A lock of a later version.
         Error::NewerFormat { .. } => done.touches("lock"),
@@ -323,14 +324,13 @@ fn as_listed(pristine: &Pristine, seen: &Known, report: &RepairReport) -> Result
 }
 
 fn unchanged(store: &Path, before: &Tree, why: &str) -> Result<(), String> {
-    let after = tree(store);
+    let (before, after) = (&swapped(before), &swapped(&tree(store)));
     let names = before.keys().chain(after.keys());
-    // Who has it, and what an opening or a closing that was cut short leaves beside the journal.
+    // Who has it, and a copy that an opening or a closing did not end.
     let has_journal = before.contains_key(Path::new("journal"));
     let ours = |name: &Path| {
         let first = name.iter().next().unwrap_or_default();
-        let is_left_over = first == "journal.new" || first == "journal.old";
-        first == "lock" || first == "ballast" || (is_left_over && has_journal)
+        first == "lock" || first == "ballast" || (first == "journal.new" && has_journal)
     };
     let changed: Vec<_> = names
         .filter(|name| before.get(*name) != after.get(*name) && !ours(name))
@@ -340,6 +340,23 @@ fn unchanged(store: &Path, before: &Tree, why: &str) -> Result<(), String> {
     } else {
         Err(format!("{why}, but {changed:?} changed"))
     }
+}
+
+/// The same once the journal has its name, if it died between two.
+fn swapped(tree: &Tree) -> Tree {
+    let has = |name: &str| tree.contains_key(Path::new(name));
+    let whole = match (has("journal"), has("journal.old"), has("journal.new")) {
+        (false, true, true) => "journal.new",
+        (false, true, false) => "journal.old",
+        _ => "journal",
+    };
+    let renamed = |name: &PathBuf| match name.strip_prefix(whole) {
+        Ok(rest) => Path::new("journal").join(rest).components().collect(),
+        Err(_) => name.clone(),
+    };
+    tree.iter()
+        .map(|(name, bytes)| (renamed(name), bytes.clone()))
+        .collect()
 }
 
 /// Everything below a directory: for files their bytes, for directories nothing.

@@ -16,7 +16,7 @@ use crate::random::Random;
 const HOUR: Duration = Duration::from_hours(1);
 
 /// How a store's life ends.
-const ENDS: [&str; 3] = ["closed", "killed", "compacting"];
+const ENDS: [&str; 4] = ["closed", "killed", "compacting", "swapping"];
 /// Jobs that are kept, about.
 const SIZES: [u64; 3] = [16, 80, 400];
 
@@ -39,12 +39,13 @@ pub(super) fn pristine(root: &Path) {
             maker.stderr(fs::File::create(dir.join("stderr")).unwrap());
             if *end != "closed" {
                 // In the last tenth of its life, or at its end: what is wanted are stores of many moments.
-                let after = if *end == "killed" {
-                    2 * size
-                } else {
-                    2 * size + 300
+                let die_at = match *end {
+                    "killed" => format!("{point}:{}", 2 * size),
+                    "compacting" => format!("{point}:{}", 2 * size + 300),
+                    // Opening is the first time; at closing the journal has neither name.
+                    _ => "Unnamed:2".to_owned(),
                 };
-                maker.env("JOBSLED_DIE_AT", format!("{point}:{after}"));
+                maker.env("JOBSLED_DIE_AT", die_at);
             }
             let ended = maker.status().unwrap();
             let is_killed = ended.signal() == Some(9);
@@ -71,7 +72,7 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
     for n in 0..size.parse().unwrap() {
         life.store(n);
     }
-    if end == "closed" {
+    if end == "closed" || end == "swapping" {
         life.engine.shutdown(HOUR).unwrap();
         return ExitCode::SUCCESS;
     }

@@ -1,7 +1,8 @@
 //! `damage`: files of a store that were changed behind its back, and what the engine makes of it.
 //!
-//! A store of the real engine, closed, killed at some point or killed while it compacts, in three sizes, is
-//! copied; one or two of its files are damaged (`mutate.rs`); then it is opened. It must be one of three:
+//! A store of the real engine, closed, killed at some point, while it compacts or while its journal has two
+//! names, in three sizes, is copied; one or two of its files are damaged (`mutate.rs`); then it is opened. It must
+//! be one of three:
 //!
 //! - everything is there, exactly as it was before the damage;
 //! - what is damaged is told, and the rest is there: a payload file that is bad is an error of that job, and of

@@ -58,10 +58,12 @@ fn once(
         return;
     }
     // Half of it hits the log: there is the most to lose.
-    let log = files.iter().find(|file| file.ends_with("journal/db"));
-    let file = match log {
-        Some(log) if random.one_in(2) => log.clone(),
-        _ => random.pick(&files).clone(),
+    let is_log = |file: &&PathBuf| file.ends_with("db");
+    let logs: Vec<_> = files.iter().filter(is_log).collect();
+    let file = if !logs.is_empty() && random.one_in(2) {
+        (*random.pick(&logs)).clone()
+    } else {
+        random.pick(&files).clone()
     };
     let other = random.pick(all).dir.join(&file);
     let path = store.join(&file);
