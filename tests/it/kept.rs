@@ -42,12 +42,10 @@ fn leave(job: Leave, cx: &Context) -> JobResult<String> {
         "panic" => panic!("no"),
         "snooze" if number == 1 => Err(Stop::snooze(Duration::from_hours(1))),
         "complete" if number == 2 => Ok(text("done")),
-        "wait" => {
-            while cx.check().is_ok() {
-                cx.pause(MINUTE)?;
-            }
-            Ok(String::new())
-        }
+        // Asked before its first look, it must not count as done.
+        "wait" => loop {
+            cx.pause(MINUTE)?;
+        },
         _ => Err("no".into()),
     }
 }
