@@ -106,12 +106,14 @@ impl Cli {
         let mut command = self.command(&format!("work {options}"));
         command.stdout(Stdio::null()).stderr(log);
         let child = command.spawn().unwrap();
-        let worker = Worker {
+        let mut worker = Worker {
             child,
             log: self.path("work.log"),
         };
         // Any answer from it says that it is there.
         loop {
+            let ended = worker.child.try_wait().unwrap();
+            assert_eq!(ended, None, "{:?}", lines(&worker.log));
             let stats = self.run("stats --json").json();
             if stats
                 .first()

@@ -21,8 +21,10 @@ use crate::output::{self, clean, count, counted};
 use crate::store::Session;
 use crate::time;
 
-/// How long to wait for somebody who has the store open for a moment.
+/// How long to wait while others have the store open for a moment each.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// How long to wait for one that answers no calls: perhaps it is about to open or close.
+const UNSERVED_MAX: Duration = Duration::from_secs(3);
 /// Between two tries to open it.
 const TRY_EVERY: Duration = Duration::from_millis(50);
 /// How often the live line is renewed.
@@ -75,6 +77,7 @@ pub(crate) fn run(session: &Session, args: &WorkArgs) -> Result<Verdict, Failure
 /// Opens the store to work in it, once those who have it open for a moment have left. Another that runs jobs stays.
 fn open(session: &Session, args: &WorkArgs) -> Result<(Engine, Events), Failure> {
     let begun = SystemClock.now().steady;
+    let (mut last_pid, mut unserved_since) = (0, begun);
     loop {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let workers = args.workers.map_or(cores, usize::from);
@@ -91,11 +94,16 @@ fn open(session: &Session, args: &WorkArgs) -> Result<(Engine, Events), Failure>
         let news = builder.subscribe(NEWS_MAX);
         let locked = match builder.open() {
             Ok(engine) => return Ok((engine, news)),
-            Err(error @ Error::Locked { .. }) => error,
-            Err(error) => return Err(session.failure(&error.into())),
+            Err(error) => error,
         };
-        let waited = SystemClock.now().steady.saturating_sub(begun);
+        let Error::Locked { pid, .. } = locked else {
+            return Err(session.failure(&locked.into()));
+        };
         let door = session.beside();
+        let now = SystemClock.now().steady;
+        if pid != last_pid || door.is_some() {
+            (last_pid, unserved_since) = (pid, now);
+        }
         if let Some(greeting) = door.as_ref().and_then(Door::greeting)
             && !greeting.runs.is_empty()
         {
@@ -107,8 +115,8 @@ fn open(session: &Session, args: &WorkArgs) -> Result<(Engine, Events), Failure>
             );
             return Err(Failure::Fault(Code::InUse, words));
         }
-        let unserved = Duration::from_secs(3);
-        if waited >= PATIENCE || (door.is_none() && waited >= unserved) {
+        let lasts = |since, most| now.saturating_sub(since) >= most;
+        if lasts(begun, PATIENCE) || lasts(unserved_since, UNSERVED_MAX) {
             return Err(session.failure(&Fault::from(locked)));
         }
         std::thread::park_timeout(TRY_EVERY);
