@@ -73,6 +73,8 @@ named! {
     RecorderClearedEarly,
     /// A place of the recorder is used again before its claim's end is synced.
     PlaceReusedEarly,
+    /// An end that was noted with the next job's begin is overlooked.
+    EndOverlooked,
     /// Jobs that ran when the process died stay as they were.
     LeasesSurvive,
     /// A crash is counted as a failed attempt.

@@ -64,9 +64,7 @@ impl Core {
             match target {
                 Target::Hand(reply) => {
                     job.arrived = false;
-                    self.disk
-                        .recorder
-                        .begin(job.epoch, job.place, job.id.number(), job.claim);
+                    self.disk.recorder.begin(&job.spot(0));
                     reply.send(Ok(Some(job)));
                 }
                 Target::Pool(pool) => {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::command::{Command, Settle};
 use super::inbox::Inbox;
 use super::log::Log;
+use super::recorder::Spot;
 use crate::error::Result;
 use crate::fault::{self, Bug};
 use crate::job::{Content, Form, JobId, PayloadRef, StopKind, millis};
@@ -58,6 +59,17 @@ pub(crate) struct HandOut {
 }
 
 impl HandOut {
+    /// Where the flight recorder notes it; `after`: the claim whose end is noted with this one's begin, or 0.
+    pub(crate) fn spot(&self, after: u64) -> Spot {
+        Spot {
+            epoch: self.epoch,
+            place: self.place,
+            job: self.id.number(),
+            claim: self.claim,
+            after,
+        }
+    }
+
     /// Lends the payload's bytes, as they were stored.
     pub(crate) fn with_payload<T>(
         &self,
@@ -477,7 +489,6 @@ impl HandOuts {
     }
 
     /// The next job if there is one.
-    #[cfg(any(test, feature = "lab"))]
     pub(crate) fn try_next(&self) -> Option<HandOut> {
         let mut queue = self.queue.lock();
         while let Some(job) = queue.jobs.pop_front() {

@@ -22,6 +22,12 @@
 //! Where absence proves nothing, every claimed job of the epoch counts as started
 //! ([`Recording::verdict`]). A failed [`Recorder::end`] leaves *started*, which is the careful answer.
 //!
+//! # One write where two would do
+//!
+//! A thread that goes from one job to the next at once says both in one record: the next one begins, and the
+//! claim before it has ended ([`Spot::after`]). Settles of one thread arrive in order, so as long as the later
+//! claim's place is kept, what it says of the earlier one is kept long enough.
+//!
 //! # The file
 //!
 //! Places of 64 bytes, numbered by the caller from 0; place `n` is at `64 * (n + 1)`, the head at 0. An
@@ -34,11 +40,11 @@
 //! | 24..32 | boot id, both halves xored; 0 if unknown                           |
 //! | 32..40 | job                                                                |
 //! | 40..48 | claim                                                              |
-//! | 48..52 | place, or 2³² − 1 in the head                                      |
-//! | 52     | version, 1                                                         |
-//! | 53     | 1 started, 2 ended; in the head: 3 sound, 4 impaired               |
-//! | 54..60 | zero                                                               |
-//! | 60..64 | low half of XXH3-64 over bytes 0..60                               |
+//! | 48..56 | the claim that ended just before, on the same thread; 0: none      |
+//! | 56     | version, 2                                                         |
+//! | 57     | 1 started, 2 ended; in the head: 3 sound, 4 impaired               |
+//! | 58..60 | zero                                                               |
+//! | 60..64 | low half of XXH3-64 over bytes 0..60 and the place's number, which is 2³² − 1 for the head |
 //!
 //! After [`Recorder::close`] nothing is written: a handler may outlive its engine, and the file is the next
 //! epoch's by then.
@@ -47,19 +53,20 @@
 //! recovery is synced; both are the caller's to keep.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Read, Seek};
+use std::io::{self, ErrorKind, Read, Seek, Write as _};
 use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Error, Result};
+use crate::fault::{self, Bug};
 use crate::ledger::Verdict;
 use crate::sys::sync::RwLock;
 use crate::sys::sync::atomic::{AtomicBool, Ordering};
 use crate::sys::{self, files};
 
 const PLACE_LEN: usize = 64;
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const HEAD_PLACE: u32 = u32::MAX;
 
 /// More places than any engine has slots: bounds what is read at 64 MiB.
@@ -69,6 +76,17 @@ const FILE_LEN_MAX: u64 = place_offset(PLACES_MAX);
 /// Bytes that a new epoch takes on the disk at once, so that a disk which fills up later cannot
 /// refuse the records of the first 1,023 places.
 const RESERVED_LEN: usize = 64 << 10;
+
+/// Where it is noted that a claim's handler begins, and ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Spot {
+    pub(crate) epoch: u64,
+    pub(crate) place: u32,
+    pub(crate) job: u64,
+    pub(crate) claim: u64,
+    /// The claim that ended on the same thread just before, and has no end of its own noted; 0: none.
+    pub(crate) after: u64,
+}
 
 /// How far a handler came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +109,8 @@ pub(crate) struct Trace {
     pub(crate) job: u64,
     /// The claim under which it ran.
     pub(crate) claim: u64,
+    /// The claim that had ended before this one began; 0: none.
+    pub(crate) after: u64,
     /// How far it came.
     pub(crate) phase: Phase,
 }
@@ -106,10 +126,14 @@ pub(crate) struct Recording {
 impl Recording {
     /// Judges one claim of an epoch that ended in a crash.
     pub(crate) fn verdict(&self, epoch: u64, job: u64, claim: u64) -> Verdict {
-        let is_it = |trace: &&Trace| {
-            (trace.epoch, trace.job, trace.claim, trace.same_boot) == (epoch, job, claim, true)
-        };
-        match self.traces.iter().find(is_it) {
+        let of_epoch = |trace: &&Trace| trace.same_boot && trace.epoch == epoch;
+        let mut traces = self.traces.iter().filter(of_epoch);
+        // 0 stands for none.
+        let is_told_after = claim != 0 && traces.clone().any(|trace| trace.after == claim);
+        if is_told_after && !fault::bug(Bug::EndOverlooked) {
+            return Verdict::Ended;
+        }
+        match traces.find(|trace| (trace.job, trace.claim) == (job, claim)) {
             Some(trace) if trace.phase == Phase::Ended => Verdict::Ended,
             // E7: the head vouches that no start of this epoch is missing.
             None if self.complete_epoch == Some(epoch) => Verdict::NotStarted,
@@ -174,15 +198,15 @@ impl Recorder {
             if bytes.iter().all(|&byte| byte == 0) {
                 continue;
             }
-            match Record::decode(bytes).filter(|record| record.place == number) {
+            match Record::decode(bytes, number) {
                 Some(record) if record.store != self.store => {}
                 Some(record) => recording.traces.extend(self.trace(&record)),
                 None => is_whole = false,
             }
         }
         if is_whole {
-            recording.complete_epoch = Record::decode(head)
-                .filter(|head| head.place == HEAD_PLACE && head.mark == Mark::Sound)
+            recording.complete_epoch = Record::decode(head, HEAD_PLACE)
+                .filter(|head| head.mark == Mark::Sound)
                 .filter(|head| head.store == self.store && self.is_this_boot(head.boot))
                 .map(|head| head.epoch);
         }
@@ -195,7 +219,7 @@ impl Recorder {
     /// A failure is logged and makes absence prove nothing for this epoch.
     pub(crate) fn start_epoch(&self, epoch: u64) {
         let Some((file, _)) = &self.file else { return };
-        let mut bytes = self.head(epoch, Mark::Sound);
+        let mut bytes = self.head(epoch, Mark::Sound).to_vec();
         bytes.resize(RESERVED_LEN, 0);
         // Cut first: if the write then fails, no older head and no older place is left.
         if let Err(refusal) = file
@@ -211,48 +235,48 @@ impl Recorder {
         *self.closed.write() = true;
     }
 
-    /// Notes that a handler is about to run. The place must be free. False if the engine is closed: then
-    /// the handler must not run, because nobody would know of it.
-    pub(crate) fn begin(&self, epoch: u64, place: u32, job: u64, claim: u64) -> bool {
+    /// Notes that a handler is about to run, and that the one before it on this thread has ended, if the spot says
+    /// so. The place must be free. False if the engine is closed: then the handler must not run, because nobody
+    /// would know of it.
+    pub(crate) fn begin(&self, spot: &Spot) -> bool {
         let closed = self.closed.read();
         if *closed {
             return false;
         }
-        if let Err(refusal) = self.write(epoch, place, job, claim, Mark::Started) {
-            self.impair(epoch, &refusal);
+        if let Err(refusal) = self.write(spot, Mark::Started) {
+            self.impair(spot.epoch, &refusal);
         }
         true
     }
 
-    /// Notes that it has ended, at the place where its begin is.
-    pub(crate) fn end(&self, epoch: u64, place: u32, job: u64, claim: u64) {
+    /// Notes that it has ended, at the spot where its begin is.
+    pub(crate) fn end(&self, spot: &Spot) {
         let closed = self.closed.read();
         if *closed {
             return;
         }
-        if let Err(refusal) = self.write(epoch, place, job, claim, Mark::Ended) {
+        if let Err(refusal) = self.write(spot, Mark::Ended) {
             self.warn(&refusal);
         }
     }
 
-    fn write(&self, epoch: u64, place: u32, job: u64, claim: u64, mark: Mark) -> io::Result<()> {
+    fn write(&self, spot: &Spot, mark: Mark) -> io::Result<()> {
         let Some((file, _)) = &self.file else {
             return Ok(());
         };
-        if place >= PLACES_MAX {
+        if spot.place >= PLACES_MAX {
             return Err(io::Error::new(ErrorKind::InvalidInput, "no such place"));
         }
-        let Recorder { store, boot, .. } = *self;
         let record = Record {
-            store,
-            epoch,
-            boot,
-            job,
-            claim,
-            place,
+            store: self.store,
+            epoch: spot.epoch,
+            boot: self.boot,
+            job: spot.job,
+            claim: spot.claim,
+            after: spot.after,
             mark,
         };
-        files::write_at(file, place_offset(place), &record.encode())
+        files::write_at(file, place_offset(spot.place), &record.encode(spot.place))
     }
 
     /// Withdraws the head: a start is missing, so from now on absence proves nothing.
@@ -277,18 +301,18 @@ impl Recorder {
         }
     }
 
-    fn head(&self, epoch: u64, mark: Mark) -> Vec<u8> {
+    fn head(&self, epoch: u64, mark: Mark) -> [u8; PLACE_LEN] {
         let Recorder { store, boot, .. } = *self;
-        Record {
+        let head = Record {
             store,
             epoch,
             boot,
             job: 0,
             claim: 0,
-            place: HEAD_PLACE,
+            after: 0,
             mark,
-        }
-        .encode()
+        };
+        head.encode(HEAD_PLACE)
     }
 
     fn trace(&self, record: &Record) -> Option<Trace> {
@@ -298,13 +322,18 @@ impl Recorder {
             Mark::Sound | Mark::Impaired => return None,
         };
         let Record {
-            epoch, job, claim, ..
+            epoch,
+            job,
+            claim,
+            after,
+            ..
         } = *record;
         Some(Trace {
             epoch,
             same_boot: self.is_this_boot(record.boot),
             job,
             claim,
+            after,
             phase,
         })
     }
@@ -320,7 +349,7 @@ pub(crate) fn store_told(path: &Path) -> Option<u128> {
     let mut head = [0; PLACE_LEN];
     let file = File::open(path).ok()?;
     files::read_at(&file, 0, &mut head).ok()?;
-    Record::decode(&head).map(|head| head.store)
+    Record::decode(&head, HEAD_PLACE).map(|head| head.store)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -339,42 +368,47 @@ struct Record {
     boot: u64,
     job: u64,
     claim: u64,
-    place: u32,
+    after: u64,
     mark: Mark,
 }
 
 impl Record {
-    fn encode(&self) -> Vec<u8> {
-        let mut bytes = [
+    fn encode(&self, place: u32) -> [u8; PLACE_LEN] {
+        let mut bytes = [0; PLACE_LEN];
+        let mut rest = bytes.as_mut_slice();
+        for field in [
             &self.store.to_le_bytes()[..],
             &self.epoch.to_le_bytes(),
             &self.boot.to_le_bytes(),
             &self.job.to_le_bytes(),
             &self.claim.to_le_bytes(),
-            &self.place.to_le_bytes(),
+            &self.after.to_le_bytes(),
             &[VERSION, self.mark.code()],
-            &[0; 6],
-        ]
-        .concat();
-        let check = check(&bytes);
-        bytes.extend_from_slice(&check);
+        ] {
+            // Together they are shorter than a place.
+            let _ = rest.write_all(field);
+        }
+        let check = check(&bytes, place);
+        if let Some(last) = bytes.last_chunk_mut() {
+            *last = check;
+        }
         bytes
     }
 
-    /// `None` for whatever [`Record::encode`] did not write, cut bytes included.
-    fn decode(bytes: &[u8]) -> Option<Record> {
+    /// `None` for whatever [`Record::encode`] did not write for this place, cut bytes included.
+    fn decode(bytes: &[u8], place: u32) -> Option<Record> {
         let bytes: &[u8; PLACE_LEN] = bytes.try_into().ok()?;
-        let (mut rest, found) = bytes.split_last_chunk::<4>()?;
-        if *found != check(rest) {
+        if *bytes.last_chunk()? != check(bytes, place) {
             return None;
         }
+        let mut rest = bytes.as_slice();
         let record = Record {
             store: u128::from_le_bytes(take(&mut rest)?),
             epoch: u64::from_le_bytes(take(&mut rest)?),
             boot: u64::from_le_bytes(take(&mut rest)?),
             job: u64::from_le_bytes(take(&mut rest)?),
             claim: u64::from_le_bytes(take(&mut rest)?),
-            place: u32::from_le_bytes(take(&mut rest)?),
+            after: u64::from_le_bytes(take(&mut rest)?),
             mark: match take(&mut rest)? {
                 [VERSION, code] => Mark::of_code(code)?,
                 _ => return None,
@@ -407,12 +441,14 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     Some(*head)
 }
 
-fn check(body: &[u8]) -> [u8; 4] {
-    xxh3_64(body)
-        .to_le_bytes()
-        .first_chunk()
-        .copied()
-        .unwrap_or_default()
+/// Over all but the last four bytes, which are the check's own, and the place.
+fn check(bytes: &[u8; PLACE_LEN], place: u32) -> [u8; 4] {
+    let mut checked = *bytes;
+    if let Some(last) = checked.last_chunk_mut() {
+        *last = place.to_le_bytes();
+    }
+    let [a, b, c, d, ..] = xxh3_64(&checked).to_le_bytes();
+    [a, b, c, d]
 }
 
 /// Where a place begins; the head is before all places.
@@ -446,6 +482,17 @@ mod tests {
 
     const STORE: u128 = u128::MAX / 3;
 
+    fn spot(epoch: u64, place: u32, job: u64, claim: u64) -> Spot {
+        let after = 0;
+        Spot {
+            epoch,
+            place,
+            job,
+            claim,
+            after,
+        }
+    }
+
     /// A recorder whose machine was booted as `boot`.
     fn opened(dir: &TempDir, store: u128, boot: u64) -> Recorder {
         let path = dir.path().join("recorder");
@@ -464,9 +511,9 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let recorder = opened(&dir, STORE, 1);
         recorder.start_epoch(5);
-        recorder.begin(5, 0, 100, 10);
-        recorder.begin(5, 1, 101, 11);
-        recorder.end(5, 1, 101, 11);
+        recorder.begin(&spot(5, 0, 100, 10));
+        recorder.begin(&spot(5, 1, 101, 11));
+        recorder.end(&spot(5, 1, 101, 11));
         dir
     }
 
@@ -506,6 +553,7 @@ mod tests {
             same_boot: true,
             job: 100,
             claim: 10,
+            after: 0,
             phase: Phase::Started,
         };
         let ended = Trace {
@@ -555,7 +603,7 @@ mod tests {
     fn a_place_is_used_again() {
         let dir = crashed();
         let recorder = opened(&dir, STORE, 1);
-        recorder.begin(5, 1, 102, 12);
+        recorder.begin(&spot(5, 1, 102, 12));
         let recording = recorder.read().unwrap();
         assert_eq!(recording.verdict(5, 102, 12), Verdict::Started);
         assert_eq!(recording.traces.len(), 2);
@@ -572,8 +620,8 @@ mod tests {
 
         let unknown = opened(&dir, STORE, 0);
         unknown.start_epoch(5);
-        unknown.begin(5, 0, 100, 10);
-        unknown.end(5, 0, 100, 10);
+        unknown.begin(&spot(5, 0, 100, 10));
+        unknown.end(&spot(5, 0, 100, 10));
         assert_eq!(verdicts(&unknown.read().unwrap()), NOTHING);
     }
 
@@ -590,15 +638,15 @@ mod tests {
     fn a_begin_that_fails_withdraws_the_head() {
         let dir = crashed();
         let recorder = opened(&dir, STORE, 1);
-        recorder.end(5, PLACES_MAX, 102, 12);
+        recorder.end(&spot(5, PLACES_MAX, 102, 12));
         assert_eq!(
             verdicts(&recorder.read().unwrap()),
             PROVEN,
             "a lost end is harmless"
         );
-        recorder.begin(5, PLACES_MAX, 102, 12);
+        recorder.begin(&spot(5, PLACES_MAX, 102, 12));
         assert_eq!(verdicts(&recorder.read().unwrap()), NO_ABSENCE);
-        recorder.begin(5, 7, 103, 13);
+        recorder.begin(&spot(5, 7, 103, 13));
         assert_eq!(
             recorder.read().unwrap().complete_epoch,
             None,
@@ -622,8 +670,8 @@ mod tests {
             ..opened(&dir, STORE, 1)
         };
         broken.start_epoch(6);
-        broken.begin(6, 0, 1, 1);
-        broken.end(6, 0, 1, 1);
+        broken.begin(&spot(6, 0, 1, 1));
+        broken.end(&spot(6, 0, 1, 1));
         assert!(broken.warned.load(Ordering::Relaxed));
         assert_eq!(verdicts(&broken.read().unwrap()), PROVEN);
     }
@@ -632,8 +680,8 @@ mod tests {
     fn without_a_file_nothing_happens() {
         let none = Recorder::none();
         none.start_epoch(1);
-        none.begin(1, u32::MAX, 1, 1);
-        none.end(1, 0, 1, 1);
+        none.begin(&spot(1, u32::MAX, 1, 1));
+        none.end(&spot(1, 0, 1, 1));
         assert_eq!(none.read().unwrap(), Recording::default());
     }
 
@@ -643,12 +691,12 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let [old, new] = [(); 2].map(|()| opened(&dir, STORE, 1));
         old.start_epoch(5);
-        assert!(old.begin(5, 0, 100, 10));
+        assert!(old.begin(&spot(5, 0, 100, 10)));
         old.close();
         new.start_epoch(6);
-        assert!(new.begin(6, 0, 101, 11));
-        old.end(5, 0, 100, 10);
-        assert!(!old.begin(5, 0, 102, 12), "and no handler runs");
+        assert!(new.begin(&spot(6, 0, 101, 11)));
+        old.end(&spot(5, 0, 100, 10));
+        assert!(!old.begin(&spot(5, 0, 102, 12)), "and no handler runs");
         let recording = new.read().unwrap();
         assert_eq!(recording.verdict(6, 101, 11), Verdict::Started);
         assert_eq!(recording.traces.len(), 1);
@@ -701,26 +749,50 @@ mod tests {
 
     #[test]
     fn the_layout_is_the_documented_one() {
-        let (store, epoch, boot, job, claim) = (STORE, 2, 3, 4, 5);
+        let (store, epoch, boot, job, claim, after) = (STORE, 2, 3, 4, 5, 6);
         let record = Record {
             store,
             epoch,
             boot,
             job,
             claim,
-            place: 6,
+            after,
             mark: Mark::Ended,
         };
-        let bytes = record.encode();
-        assert_eq!(
-            (bytes.len(), place_offset(0), place_offset(6)),
-            (64, 64, 7 * 64)
-        );
+        let bytes = record.encode(7);
+        assert_eq!((place_offset(0), place_offset(6)), (64, 7 * 64));
         assert_eq!(bytes[..16], STORE.to_le_bytes());
-        let fields = [16, 24, 32, 40, 48, 52, 53, 54].map(|at| bytes[at]);
-        assert_eq!(fields, [2, 3, 4, 5, 6, 1, 2, 0]);
-        assert_eq!(bytes[60..], xxh3_64(&bytes[..60]).to_le_bytes()[..4]);
-        assert_eq!(Record::decode(&bytes), Some(record));
+        let fields = [16, 24, 32, 40, 48, 56, 57, 58].map(|at| bytes[at]);
+        assert_eq!(fields, [2, 3, 4, 5, 6, 2, 2, 0]);
+        let checked = [&bytes[..60], &7_u32.to_le_bytes()].concat();
+        assert_eq!(bytes[60..], xxh3_64(&checked).to_le_bytes()[..4]);
+        assert_eq!(Record::decode(&bytes, 7), Some(record));
+        assert_eq!(Record::decode(&bytes, 8), None);
+    }
+
+    /// One write says of two claims what became of them, and goes on saying it when the second ends.
+    #[test]
+    fn a_begin_tells_of_the_end_before_it() {
+        let dir = TempDir::new().unwrap();
+        let recorder = opened(&dir, STORE, 1);
+        recorder.start_epoch(5);
+        recorder.begin(&spot(5, 0, 100, 10));
+        let second = Spot {
+            after: 10,
+            ..spot(5, 1, 101, 11)
+        };
+        let told = || {
+            let recording = recorder.read().unwrap();
+            [(100, 10), (101, 11), (102, 0)].map(|(job, claim)| recording.verdict(5, job, claim))
+        };
+        recorder.begin(&second);
+        let [ended, started, never] = [Verdict::Ended, Verdict::Started, Verdict::NotStarted];
+        assert_eq!(told(), [ended, started, never]);
+        recorder.end(&second);
+        assert_eq!(told(), [ended, ended, never]);
+        // Of another epoch it says nothing.
+        let other = recorder.read().unwrap().verdict(4, 100, 10);
+        assert_eq!(other, Verdict::Started);
     }
 
     #[test]
@@ -733,9 +805,9 @@ mod tests {
                 let recorder = &recorder;
                 scope.spawn(move || {
                     for place in (thread * 500)..(thread * 500 + 500) {
-                        recorder.begin(1, place, u64::from(place), u64::from(place) + 1);
+                        recorder.begin(&spot(1, place, u64::from(place), u64::from(place) + 1));
                         if place % 2 == 0 {
-                            recorder.end(1, place, u64::from(place), u64::from(place) + 1);
+                            recorder.end(&spot(1, place, u64::from(place), u64::from(place) + 1));
                         }
                     }
                 });

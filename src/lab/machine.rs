@@ -54,6 +54,8 @@ pub struct Setting {
 #[derive(Debug)]
 pub struct Held {
     pub(super) job: HandOut,
+    /// The claim whose end was noted with its begin, or 0.
+    pub(super) after: u64,
     pub(super) recorder: Arc<Recorder>,
     pub(super) payloads: Arc<Payloads>,
 }
@@ -91,6 +93,10 @@ impl Held {
     /// Whether somebody asked for its cancellation.
     pub fn is_cancelled(&self) -> bool {
         self.job.live.asked() == Asked::Cancelled
+    }
+
+    fn note_end(&self) {
+        self.recorder.end(&self.job.spot(self.after));
     }
 
     /// Its thread hangs for ever, or is gone with its process: nothing more is heard of it.
@@ -329,6 +335,10 @@ impl Machine {
 
     /// A free slot takes the next job, notes that it begins, and begins.
     pub fn take(&mut self) -> Option<Held> {
+        self.take_after(0)
+    }
+
+    fn take_after(&mut self, after: u64) -> Option<Held> {
         let now = self.clock.now();
         let on = self.on.as_mut()?;
         let job = on.outs.try_next()?;
@@ -340,14 +350,12 @@ impl Machine {
         if job.live.time_limit_ms > 0 || job.live.stall_timeout_ms > 0 {
             on.inbox.send_unbounded(Command::LimitsBegin);
         }
-        if !on
-            .recorder
-            .begin(job.epoch, job.place, job.id.number(), job.claim)
-        {
+        if !on.recorder.begin(&job.spot(after)) {
             return None;
         }
         Some(Held {
             job,
+            after,
             recorder: on.recorder.clone(),
             payloads: self.payloads.clone(),
         })
@@ -355,10 +363,22 @@ impl Machine {
 
     /// The handler returns: its end is noted, and told.
     pub fn settle(&mut self, held: Held, end: End) -> Option<u64> {
-        let Held { job, recorder, .. } = held;
-        recorder.end(job.epoch, job.place, job.id.number(), job.claim);
+        held.note_end();
+        self.tell(held, end)
+    }
+
+    /// The same, and the slot goes on at once, if a job waits: then its begin notes the end.
+    pub fn go_on(&mut self, held: Held, end: End) -> (Option<Held>, Option<u64>) {
+        let next = self.take_after(held.claim());
+        if next.is_none() {
+            held.note_end();
+        }
+        (next, self.tell(held, end))
+    }
+
+    fn tell(&mut self, held: Held, end: End) -> Option<u64> {
         let (reply, answer) = Reply::new();
-        job.settle_and_ask(outcome(end), 1, reply);
+        held.job.settle_and_ask(outcome(end), 1, reply);
         Some(self.on.as_mut()?.wait_for(settled(answer)))
     }
 

@@ -308,6 +308,7 @@ pub(super) fn to_command(
                     job.arrived = true;
                     Held {
                         job,
+                        after: 0,
                         recorder: recorder.clone(),
                         payloads: payloads.clone(),
                     }

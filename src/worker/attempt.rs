@@ -11,7 +11,7 @@ use super::handler::{Registry, no_handler};
 use super::slots::Permit;
 use crate::clock::Now;
 use crate::engine::{
-    Asked, Command, Engine, HandOut, HandOuts, Recorder, Shared, Stage, outcome_of,
+    Asked, Command, Engine, HandOut, HandOuts, Live, Recorder, Shared, Spot, Stage, outcome_of,
 };
 use crate::error::Error;
 use crate::fault::{self, Point};
@@ -78,40 +78,80 @@ pub(super) fn current_pool() -> Option<String> {
     CURRENT_POOL.with(|pool| pool.borrow().as_ref().map(ToString::to_string))
 }
 
+/// A job that the calling thread has begun, and runs at once.
+pub(super) struct Begun {
+    job: HandOut,
+    spot: Spot,
+    began: Duration,
+}
+
+impl Begun {
+    pub(super) fn live(&self) -> &Arc<Live> {
+        &self.job.live
+    }
+}
+
 impl Worker {
     /// Runs a handed-out job to its settle, unless the writer took it back.
-    pub(crate) fn run(&self, mut job: HandOut) {
-        let clock = &self.shared.clock;
-        let Now {
-            wall_ms,
-            awake: began,
-            ..
-        } = clock.now();
+    pub(crate) fn run(&self, job: HandOut) {
+        if let Some(begun) = self.begin(job) {
+            self.attempt(begun, || None);
+        }
+    }
+
+    /// Begins a job; `None` if it went back.
+    pub(super) fn begin(&self, job: HandOut) -> Option<Begun> {
+        self.begin_at(job, self.shared.clock.now(), 0)
+    }
+
+    /// `after`: the claim that has ended on this thread just now, which is noted with the begin.
+    fn begin_at(&self, job: HandOut, now: Now, after: u64) -> Option<Begun> {
         // It was claimed in time and had to wait for a slot: dropped, it goes back and expires there.
-        if job.expires_at_ms.is_some_and(|at| at <= wall_ms) || !job.live.start(began) {
-            return;
+        if job.expires_at_ms.is_some_and(|at| at <= now.wall_ms) || !job.live.start(now.awake) {
+            return None;
         }
         self.outs.note_begun();
         if job.live.time_limit_ms > 0 || job.live.stall_timeout_ms > 0 {
             // The writer learns when the limits begin to count.
             job.inbox.send_unbounded(Command::LimitsBegin);
         }
+        let spot = job.spot(after);
+        self.recorder.begin(&spot).then_some(Begun {
+            job,
+            spot,
+            began: now.awake,
+        })
+    }
+
+    /// Runs a job to its settle. `next` gives the thread's next one, if one waits: it is begun before this one is
+    /// settled, so that one record can say both.
+    pub(super) fn attempt(
+        &self,
+        begun: Begun,
+        next: impl FnOnce() -> Option<HandOut>,
+    ) -> Option<Begun> {
+        let Begun {
+            mut job,
+            spot,
+            began,
+        } = begun;
         let cx = Context::new(&job, Engine::unguarded(self.shared.clone()));
-        if !self
-            .recorder
-            .begin(job.epoch, job.place, job.id.number(), job.claim)
-        {
-            return;
-        }
         fault::point(Point::Begun);
         // A rayon thread may run this one inside another's wait: that one is current again afterwards.
         let outer = CURRENT_POOL.with(|pool| pool.replace(Some(self.pool.clone())));
         let result = catch(|| self.call(&job, &cx));
         CURRENT_POOL.with(|pool| pool.replace(outer));
-        self.recorder
-            .end(job.epoch, job.place, job.id.number(), job.claim);
+        let now = self.shared.clock.now();
+        // Nothing that takes time, and nothing of anybody else's, may come between this end and the next begin.
+        let is_soon_told = self.after_job.is_none()
+            && matches!(&result, Ok(output) if output.len() <= INLINE_OUTPUT_MAX);
+        let next = is_soon_told.then(next).flatten();
+        let next = next.and_then(|next| self.begin_at(next, now, job.claim));
+        if next.is_none() {
+            self.recorder.end(&spot);
+        }
         fault::point(Point::Returned);
-        let ran = clock.now().awake.saturating_sub(began);
+        let ran = now.awake.saturating_sub(began);
         let outcome = self.outcome(result, &job, &cx);
         if outcome.output().is_none() {
             job.kept = cx.take_kept().and_then(|kept| self.kept(&job, kept, &cx));
@@ -126,6 +166,7 @@ impl Worker {
             }
         }
         job.settle(outcome, u64::try_from(ran.as_micros()).unwrap_or(u64::MAX));
+        next
     }
 
     fn call(&self, job: &HandOut, cx: &Context) -> JobResult<Vec<u8>> {

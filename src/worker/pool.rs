@@ -8,7 +8,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::attempt::{Task, Worker};
+use super::attempt::{Begun, Task, Worker};
 use super::slots::Slots;
 use crate::engine::{HandOut, Live, PoolHealth};
 use crate::error::{Error, Result};
@@ -192,13 +192,13 @@ impl Running {
 
     /// Runs a job, or passes it on. False if the slot was replaced meanwhile.
     fn run(&self, job: HandOut) -> bool {
-        let live = job.live.clone();
         match &self.run {
-            Run::Here => {
-                self.worker.run(job);
-                self.slots.returned(&live)
-            }
+            Run::Here => match self.worker.begin(job) {
+                Some(begun) => self.run_here(begun),
+                None => true,
+            },
             Run::InRayon(pool) => {
+                let live = job.live.clone();
                 pool.install(|| self.worker.run(job));
                 self.slots.returned(&live)
             }
@@ -216,6 +216,26 @@ impl Running {
                     log::error!("custom pool `{}`: {stop}", self.worker.pool);
                 }
                 true
+            }
+        }
+    }
+
+    /// Runs a job, and the next, as long as one waits.
+    fn run_here(&self, mut begun: Begun) -> bool {
+        loop {
+            let live = begun.live().clone();
+            let mut is_still_ours = None;
+            let next = self.worker.attempt(begun, || {
+                let is_ours = self.slots.returned(&live);
+                is_still_ours = Some(is_ours);
+                is_ours.then(|| self.worker.outs.try_next()).flatten()
+            });
+            if !is_still_ours.unwrap_or_else(|| self.slots.returned(&live)) {
+                return false;
+            }
+            match next {
+                Some(next) => begun = next,
+                None => return true,
             }
         }
     }

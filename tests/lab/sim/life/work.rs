@@ -9,6 +9,12 @@ use crate::sim::swarm::Feature;
 impl Life<'_> {
     /// Slots take jobs, handlers return.
     pub(super) fn work(&mut self) -> Result<(), Broken> {
+        if !self.hands.is_empty() && self.random.one_in(3) {
+            let at = self.random.index(self.hands.len());
+            let held = self.hands.swap_remove(at);
+            let end = self.any_end();
+            self.go_on(held, end)?;
+        }
         self.take_all()?;
         for _ in 0..self.random.below(4) {
             if self.hands.is_empty() {
@@ -69,12 +75,26 @@ impl Life<'_> {
     }
 
     pub(super) fn settle(&mut self, held: Held, end: End) {
-        let (id, claim) = (held.id(), held.claim());
-        self.say(|| format!("job {id} ends by claim {claim}: {end:?}"));
-        self.model.returned(id, claim);
+        let (id, claim) = self.returned(&held, &end);
         let ticket = self.machine.settle(held, end.clone());
         self.asked
             .extend(ticket.map(|ticket| (ticket, Asked::Settle { id, claim, end })));
+    }
+
+    /// A slot that goes from one job to the next.
+    fn go_on(&mut self, held: Held, end: End) -> Result<(), Broken> {
+        let (id, claim) = self.returned(&held, &end);
+        let (next, ticket) = self.machine.go_on(held, end.clone());
+        self.asked
+            .extend(ticket.map(|ticket| (ticket, Asked::Settle { id, claim, end })));
+        next.map_or(Ok(()), |next| self.began(next))
+    }
+
+    fn returned(&mut self, held: &Held, end: &End) -> (u64, u64) {
+        let (id, claim) = (held.id(), held.claim());
+        self.say(|| format!("job {id} ends by claim {claim}: {end:?}"));
+        self.model.returned(id, claim);
+        (id, claim)
     }
 
     /// Workers that were given up speak all the same, and others speak twice.
