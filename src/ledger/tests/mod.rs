@@ -8,6 +8,7 @@
     reason = "small numbers, made here"
 )]
 
+mod asked;
 mod sound;
 mod twin;
 

@@ -1,0 +1,608 @@
+//! What the ledger answers: who may start, who is idle, what is listed, pruned, carried and mended. Tables, because
+//! each of these is asked by one caller only, and a wrong answer shows far away from here.
+
+use super::*;
+use crate::ledger::event::{History, Payload};
+
+fn of_kind(kind: &str) -> NewJob {
+    NewJob {
+        kind: kind.into(),
+        ..job()
+    }
+}
+
+fn in_queue(queue: &str) -> NewJob {
+    NewJob {
+        queue: queue.into(),
+        ..job()
+    }
+}
+
+fn scheduled() -> NewJob {
+    NewJob {
+        wait: Wait::Until(START_MS + 5_000),
+        ..job()
+    }
+}
+
+/// Everywhere, in the queue `q`, in a queue that nobody knows, nothing to start.
+fn idle(life: &Life) -> [bool; 4] {
+    let queue = |name: &str| Idle::Queue(name.to_owned());
+    [
+        Idle::Everywhere,
+        queue("q"),
+        queue("nowhere"),
+        Idle::NothingToStart,
+    ]
+    .map(|until| life.ledger.is_idle(&until))
+}
+
+fn pause(life: &mut Life, queue: &str) {
+    let event = life.ledger.clone_control(queue, Some(true), None).unwrap();
+    life.push(&event);
+}
+
+#[test]
+fn what_is_idle_and_what_is_not() {
+    let mut life = Life::new();
+    assert_eq!(idle(&life), [true; 4], "empty");
+    for _ in 0..2 {
+        life.enqueue(of_kind("unknown"));
+    }
+    assert_eq!(idle(&life), [true; 4], "nobody here could run them");
+    assert_eq!(life.ledger.queue_views()[0].parked, 2);
+    life.enqueue(scheduled());
+    assert_eq!(idle(&life), [false, false, true, true], "a scheduled one");
+    let mut life = Life::new();
+    life.enqueue(job());
+    assert_eq!(idle(&life), [false, false, true, false], "a ready one");
+    pause(&mut life, "q");
+    assert_eq!(idle(&life), [false, false, true, true], "paused");
+    let mut life = Life::new();
+    life.enqueue(job());
+    let (id, claim) = life.claim().unwrap();
+    assert_eq!(idle(&life), [false, false, true, false], "a running one");
+    life.settle(id, claim, &completed());
+    assert_eq!(idle(&life), [true; 4], "done");
+    // Counts of two queues are not mixed up.
+    life.enqueue(in_queue("other"));
+    assert_eq!(idle(&life), [false, true, true, false]);
+    assert!(life.row(id).finished_at_ms.is_some() && !life.row(id).parked);
+}
+
+#[test]
+fn a_scheduled_job_is_not_parked() {
+    let mut life = Life::new();
+    let ready = life.enqueue(of_kind("unknown")).id;
+    let later = NewJob {
+        kind: "unknown".into(),
+        ..scheduled()
+    };
+    let later = life.enqueue(later).id;
+    let known = life.enqueue(job()).id;
+    let parked = [ready, later, known].map(|id| life.row(id).parked);
+    assert_eq!(parked, [true, false, false]);
+}
+
+/// Ids that a filter finds.
+fn listed(life: &Life, state: Option<State>, kind: Option<&str>, queue: Option<&str>) -> Vec<u64> {
+    let filter = filter(state, kind, queue);
+    let page = life.ledger.list(&filter, JobId::from_number(0), 100, 1_000);
+    page.rows.iter().map(|row| row.id.number()).collect()
+}
+
+fn filter(state: Option<State>, kind: Option<&str>, queue: Option<&str>) -> Filter {
+    Filter {
+        state,
+        kind: kind.map(Into::into),
+        queue: queue.map(Into::into),
+    }
+}
+
+#[test]
+fn a_filter_finds_what_fits_all_of_it() {
+    let mut life = Life::new();
+    let [a, b, c] = [job(), of_kind("other"), in_queue("p")].map(|j| life.enqueue(j).id.number());
+    assert_eq!(listed(&life, None, None, None), [a, b, c]);
+    assert_eq!(listed(&life, None, Some("k"), None), [a, c]);
+    assert_eq!(listed(&life, None, None, Some("q")), [a, b]);
+    assert_eq!(listed(&life, None, Some("other"), Some("q")), [b]);
+    assert_eq!(listed(&life, None, Some("other"), Some("p")), [0_u64; 0]);
+    assert_eq!(listed(&life, None, Some("nobody"), None), [0_u64; 0]);
+    assert_eq!(listed(&life, Some(State::Running), None, None), [0_u64; 0]);
+    let (claimed, _) = life.claim().unwrap();
+    assert_eq!(
+        listed(&life, Some(State::Running), None, None),
+        [claimed.number()]
+    );
+}
+
+/// Finishes a new job at this moment.
+fn finished(life: &mut Life, job: NewJob, outcome: &Outcome) -> JobId {
+    let (queue, kind) = (job.queue.clone(), job.kind.clone());
+    let id = life.enqueue(job).id;
+    let pick = life.ledger.pick_kind(&queue, &kind);
+    let (_, claim) = life.take(pick).unwrap();
+    life.settle(id, claim, outcome);
+    id
+}
+
+#[test]
+fn what_is_asked_to_be_pruned_goes_and_no_more() {
+    let mut life = Life::new();
+    let first = finished(&mut life, job(), &completed());
+    life.pass(10);
+    let dead = finished(&mut life, job(), &Outcome::Discarded("d".into()));
+    life.pass(10);
+    let last = finished(&mut life, in_queue("p"), &completed());
+    life.enqueue(job());
+    let asked = |filter: &Filter, until_ms, most| -> Vec<u64> {
+        let gone = life.ledger.prune_asked(filter, until_ms, most);
+        let mut ids: Vec<u64> = gone
+            .iter()
+            .filter_map(|event| match event {
+                Event::Deleted { id } => Some(id.number()),
+                _ => None,
+            })
+            .collect();
+        ids.sort_unstable();
+        ids
+    };
+    let all = filter(None, None, None);
+    let [first, dead, last] = [first, dead, last].map(JobId::number);
+    assert_eq!(asked(&all, life.now_ms, 10), [first, dead, last]);
+    assert_eq!(asked(&all, life.now_ms, 2).len(), 2);
+    assert_eq!(
+        asked(&all, START_MS + 10, 10),
+        [first, dead],
+        "that moment too"
+    );
+    assert_eq!(asked(&all, START_MS + 9, 10), [first]);
+    assert_eq!(
+        asked(&filter(None, None, Some("p")), life.now_ms, 10),
+        [last]
+    );
+    assert_eq!(
+        asked(&filter(Some(State::Dead), None, None), life.now_ms, 10),
+        [dead]
+    );
+    assert_eq!(
+        asked(&filter(None, Some("nobody"), None), life.now_ms, 10),
+        [0_u64; 0]
+    );
+}
+
+#[test]
+fn the_writer_is_woken_for_what_grows_old() {
+    let mut life = Life::new();
+    life.ledger.setup.any_queue.keep_finished_ms = 1_000;
+    life.ledger.setup.keep_dead_ms = 300;
+    assert_eq!(life.ledger.next_trusted_ms(), None);
+    finished(&mut life, job(), &completed());
+    assert_eq!(life.ledger.next_trusted_ms(), Some(START_MS + 1_000));
+    finished(&mut life, job(), &Outcome::Discarded("d".into()));
+    assert_eq!(life.ledger.next_trusted_ms(), Some(START_MS + 300));
+    let expires = Some(expires_at(START_MS + 200));
+    life.enqueue(NewJob { expires, ..job() });
+    assert_eq!(life.ledger.next_trusted_ms(), Some(START_MS + 200));
+
+    // Kept for ever: nobody has to be woken.
+    let mut life = Life::new();
+    life.ledger.setup.any_queue.keep_finished_ms = i64::MAX;
+    finished(&mut life, job(), &completed());
+    assert_eq!(life.ledger.next_trusted_ms(), None);
+}
+
+#[test]
+fn pruning_is_wanted_from_one_too_many_on() {
+    for (outcome, kept) in [(completed(), 5), (Outcome::Discarded("d".into()), 3)] {
+        let mut life = Life::new();
+        for n in 1..=kept + 1 {
+            finished(&mut life, job(), &outcome);
+            assert_eq!(life.ledger.wants_pruning(), n > kept, "{n} {outcome:?}");
+        }
+    }
+    // At most so many at a time, over all queues.
+    let mut life = Life::new();
+    for _ in 0..7 {
+        finished(&mut life, job(), &completed());
+        finished(&mut life, in_queue("p"), &completed());
+    }
+    for most in 0..=5 {
+        let spared = FxHashSet::default();
+        let pruned = life.ledger.prune(life.now_ms, false, most, &spared);
+        let ids = pruned.iter().map(|event| match event {
+            Event::Pruned { ids } => ids.len(),
+            _ => 0,
+        });
+        assert_eq!(ids.sum::<usize>(), most.min(4));
+    }
+}
+
+#[test]
+fn one_that_must_run_alone_holds_all_others_up() {
+    let mut life = Life::new();
+    let suspicious = with_policy(|p| p.on_crash = OnCrash::QuarantineAfter(2));
+    let suspect = life.enqueue(suspicious).id;
+    life.claim().unwrap();
+    life.crash(Verdict::Started);
+    assert_eq!(life.ledger.held_for(), Some(suspect), "it is next");
+    life.enqueue(in_queue("p"));
+    let pick = |life: &Life, queue: &str, kind: &str| match life.ledger.pick_kind(queue, kind) {
+        Pick::Job(key, _) => Some(key.id),
+        Pick::Hold => None,
+        Pick::Nothing => panic!("there is one"),
+    };
+    assert_eq!(pick(&life, "q", "k"), Some(suspect));
+    assert_eq!(pick(&life, "q", "other"), None, "the right queue alone");
+    assert_eq!(pick(&life, "p", "k"), None, "the right kind alone");
+    let (id, claim) = life.claim().unwrap();
+    assert_eq!((id, life.ledger.held_for()), (suspect, Some(suspect)));
+    assert_eq!(life.ledger.pick(0), Pick::Hold);
+    life.settle(id, claim, &completed());
+    assert_eq!(life.ledger.held_for(), None);
+    assert!(life.claim().is_some());
+}
+
+#[test]
+fn caps_and_pools_decide_which_queue_is_open() {
+    let mut life = Life::new();
+    let capped = QueueSetup {
+        concurrency: Some(1),
+        ..QueueSetup::default()
+    };
+    let elsewhere = QueueSetup {
+        pool: Some(1),
+        ..QueueSetup::default()
+    };
+    let nowhere = QueueSetup {
+        pool: None,
+        ..QueueSetup::default()
+    };
+    for (name, setup) in [
+        ("capped", capped),
+        ("elsewhere", elsewhere),
+        ("nowhere", nowhere),
+    ] {
+        life.ledger.setup.queues.insert(name.into(), setup);
+    }
+    for queue in ["capped", "capped", "elsewhere", "nowhere"] {
+        life.enqueue(in_queue(queue));
+    }
+    assert!(life.claim().is_some());
+    assert_eq!(
+        life.ledger.pick(0),
+        Pick::Nothing,
+        "one of the capped at a time"
+    );
+    assert_eq!(
+        life.ledger.heads(0).count(),
+        1,
+        "its head is seen all the same"
+    );
+    assert_eq!(life.ledger.heads(1).count(), 1);
+    assert_eq!(life.ledger.pick(2), Pick::Nothing);
+    let pick = life.ledger.pick(1);
+    assert!(life.take(pick).is_some());
+    assert_eq!(life.ledger.pick(1), Pick::Nothing);
+    let pick = life.ledger.pick_kind("nowhere", "k");
+    assert!(life.take(pick).is_some(), "by hand from anywhere");
+}
+
+#[test]
+fn a_story_is_told_by_the_events_that_have_a_body() {
+    let mut life = Life::new();
+    let retried = with_policy(|p| p.attempts_max = 2);
+    let id = life.enqueue(retried).id;
+    let story = |life: &Life| {
+        let entry = life.log.last().unwrap();
+        let (event, _) = entry.event();
+        let (id, history) = event.story();
+        (id, history.cloned())
+    };
+    assert_eq!(story(&life), (Some(id), None), "enqueued");
+    let (_, claim) = life.claim().unwrap();
+    assert_eq!(story(&life), (None, None), "claimed");
+    life.settle(id, claim, &failed());
+    let (of, history) = story(&life);
+    assert_eq!(
+        (of, history.map(|h| h.errors.len())),
+        (Some(id), Some(1)),
+        "retried"
+    );
+    life.pass(3_600_000);
+    let (_, claim) = life.claim().unwrap();
+    let output = Content::Inline(vec![5]);
+    life.settle(id, claim, &Outcome::Completed(output.clone()));
+    let (of, history) = story(&life);
+    let told = history.and_then(|history| history.output);
+    assert_eq!((of, told), (Some(id), Some(output)));
+
+    let quiet = finished(&mut life, job(), &completed());
+    assert_eq!(
+        story(&life),
+        (Some(quiet), None),
+        "no output, nothing to tell"
+    );
+    let dead = finished(&mut life, job(), &Outcome::Discarded("why".into()));
+    let (of, history) = story(&life);
+    assert_eq!(
+        (of, history.map(|h| h.reason)),
+        (Some(dead), Some("why".to_owned()))
+    );
+    let record = |id| life.ledger.record(id).unwrap();
+    assert_eq!(
+        Ledger::dead_reason(record(dead)),
+        Some(DeadReason::Discarded)
+    );
+    assert_eq!(Ledger::dead_reason(record(quiet)), None);
+}
+
+#[test]
+fn an_outcome_weighs_what_it_adds_to_a_group() {
+    let output = Content::Inline(vec![0; 70]);
+    assert_eq!(Outcome::Completed(output.clone()).bytes(), 70);
+    assert_eq!(Outcome::Completed(output.clone()).output(), Some(&output));
+    assert_eq!(failed().bytes(), 2);
+    assert_eq!(failed().output(), None);
+    assert_eq!(Outcome::GivenBack { started: true }.bytes(), 0);
+}
+
+#[test]
+fn only_a_span_that_was_moved_past_is_due_again() {
+    let mut life = Life::new();
+    let span = |ms| NewJob {
+        wait: Wait::For(ms),
+        ..job()
+    };
+    let id = life.enqueue(span(100)).id;
+    let fixed = life.enqueue(scheduled()).id;
+    let again = |life: &Life, id, ms| life.ledger.due_again(id, START_MS + ms).is_some();
+    assert!(again(&life, id, 99));
+    assert!(!again(&life, id, 100), "it is due");
+    assert!(!again(&life, fixed, 99), "a date");
+    life.pass(200);
+    life.claim().unwrap();
+    assert!(!again(&life, id, 99), "it runs");
+}
+
+/// All that a store holds besides jobs, written again, is what it was.
+#[test]
+fn roots_are_carried_as_they_stand() {
+    let mut life = Life::new();
+    let keyed = |key: &str| NewJob {
+        key: Some(key.into()),
+        ..job()
+    };
+    for key in ["b", "a"] {
+        let id = life.enqueue(keyed(key)).id;
+        life.change(id, &ChangeKind::Delete);
+    }
+    pause(&mut life, "z");
+    pause(&mut life, "q");
+    let carried = life.ledger.carry_roots();
+    assert_eq!(carried.len(), 5, "{carried:?}");
+    assert_eq!(carried[0], Event::RootSet(life.ledger.root()));
+    assert!(life.ledger.root().next_claim > 0 && life.ledger.root() != RootRecord::default());
+    let mut again = Life::new();
+    carried.iter().for_each(|event| again.push(event));
+    assert_eq!(again.ledger.carry_roots(), carried);
+    assert_eq!(
+        (again.ledger.held_keys(), again.ledger.root()),
+        (2, life.ledger.root())
+    );
+    assert!(again.ledger.control("q").paused && again.ledger.control("z").paused);
+    assert!(!again.ledger.control("nowhere").paused);
+
+    // Each as long as it is where it stands.
+    let root = life.ledger.root();
+    life.push(&Event::RootSet(root));
+    let mut needed = 0;
+    for (n, entry) in life.log.clone().iter().enumerate() {
+        let (event, _) = entry.event();
+        let carry = life.ledger.needs_carry(&event, n as u64 + 1, 0);
+        assert_eq!(
+            life.ledger.needs_carry(&event, n as u64 + 1, 9),
+            None,
+            "{event:?}"
+        );
+        let Some(carry) = carry else { continue };
+        needed += 1;
+        assert_eq!(carry, Carry::Root, "{event:?}");
+        assert_eq!(life.ledger.carry_root(&event), Some(event));
+    }
+    assert_eq!(needed, 5, "the root, two pauses, two keys");
+}
+
+/// A job that was changed since it was enqueued is carried with its changes.
+#[test]
+fn a_job_is_carried_as_it_stands() {
+    let mut life = Life::new();
+    let expiring = NewJob {
+        expires: Some(Expiry {
+            at_ms: START_MS + 9_000,
+            relative: true,
+        }),
+        ..job()
+    };
+    let id = life.enqueue(expiring).id;
+    let moved = ChangeKind::MoveTo { queue: "p".into() };
+    assert_eq!(life.change(id, &moved), ChangeAnswer::Done);
+    life.push(&Event::ClockStepped {
+        before_ms: START_MS,
+        by_ms: 1_000,
+    });
+    let (first, _) = life.log[0].event();
+    let Event::Enqueued(base) = &first else {
+        panic!("{first:?}");
+    };
+    let queue = life.ledger.queue_of(base).into_owned();
+    let Some(Event::Carried(job, ..)) = life.ledger.carry_job(base, &queue, None) else {
+        panic!("not carried");
+    };
+    let expires_ms = job.expires.map(|expiry| expiry.at_ms);
+    assert_eq!((job.queue, expires_ms), ("p", Some(START_MS + 10_000)));
+    let bases: Vec<_> = life.ledger.bases().collect();
+    assert_eq!(bases.len(), 1);
+    assert_eq!((bases[0].0, bases[0].1.position), (id, 1));
+}
+
+#[test]
+fn names_count_in_the_digest() {
+    let digest = |job: NewJob| {
+        let mut life = Life::new();
+        life.enqueue(job);
+        life.ledger.digest()
+    };
+    let priced = with_policy(|p| p.attempts_max = 3);
+    let digests: BTreeMap<u128, &str> = [
+        (digest(job()), "plain"),
+        (digest(of_kind("other")), "kind"),
+        (digest(in_queue("p")), "queue"),
+        (digest(priced), "policy"),
+        (Life::new().ledger.digest(), "empty"),
+    ]
+    .into();
+    assert_eq!(digests.len(), 5, "{digests:?}");
+    assert!(!digests.contains_key(&0) && !digests.contains_key(&1));
+}
+
+/// A story that lost a part: the record is made to fit what follows.
+#[test]
+fn a_record_is_mended_to_fit_what_follows() {
+    const CLAIM: u64 = 77;
+    let stamp = Stamp {
+        place: Place {
+            position: 99,
+            offset: 0,
+            len: 0,
+        },
+        at_ms: START_MS,
+        epoch: 4,
+    };
+    let ends = |id| {
+        let history = History::default;
+        [
+            Event::Released {
+                id,
+                claim: CLAIM,
+                started: true,
+            },
+            Event::Completed {
+                id,
+                claim: CLAIM,
+                ran_us: 0,
+                history: None,
+            },
+            Event::Died {
+                id,
+                claim: CLAIM,
+                reason: DeadReason::Discarded,
+                ran_us: 0,
+                history: Some(history()),
+            },
+        ]
+    };
+    let id = JobId::from_number(0);
+    for n in 0..ends(id).len() {
+        let mut life = Life::new();
+        let id = life.enqueue(job()).id;
+        let event = &ends(id)[n];
+        life.ledger.fit(event, stamp);
+        life.ledger.assert_sound();
+        let row = life.row(id);
+        assert_eq!((row.state, row.attempt), (State::Running, 1), "{event:?}");
+        assert_eq!(row.claim.map(|claim| claim.0), Some(CLAIM));
+        life.push(event);
+        // What fits already stays as it is.
+        let before = life.row(id);
+        let claimed = Event::Completed {
+            id,
+            claim: 0,
+            ran_us: 0,
+            history: None,
+        };
+        life.ledger.fit(&claimed, stamp);
+        assert_eq!(life.row(id), before, "from outside, whoever runs it");
+    }
+
+    // What is claimed had waited.
+    let mut life = Life::new();
+    let id = finished(&mut life, job(), &completed());
+    let (claim, alone) = (CLAIM, false);
+    let claimed = Event::Claimed { id, claim, alone };
+    life.ledger.fit(&claimed, stamp);
+    life.ledger.assert_sound();
+    assert_eq!(life.state(id), Some(State::Ready));
+    life.push(&claimed);
+    life.ledger.fit(&claimed, stamp);
+    assert_eq!(life.state(id), Some(State::Ready), "claimed twice");
+    // Nobody's.
+    life.ledger.fit(&ends(JobId::from_number(1_000))[0], stamp);
+}
+
+#[test]
+fn a_key_is_lost_to_another_or_by_deletion() {
+    let keyed = NewJob {
+        key: Some("a".into()),
+        ..job()
+    };
+    let mut life = Life::new();
+    let plain = life.enqueue(job()).id;
+    let id = life.enqueue(keyed.clone()).id;
+    let lost = |life: &Life, id| life.ledger.has_lost_its_key(id);
+    assert!(!lost(&life, id) && !lost(&life, plain));
+    assert!(!lost(&life, JobId::from_number(1_000)));
+    let held = Event::KeyHeld {
+        kind: "k".into(),
+        key: "a".into(),
+        id,
+        until_ms: life.ledger.record(id).unwrap().key().unwrap().1,
+    };
+    life.push(&held);
+    assert!(lost(&life, id), "held after its deletion");
+    let root = RootRecord {
+        next_claim: 50,
+        ..life.ledger.root()
+    };
+    life.ledger.set_root(root);
+    assert_eq!(life.ledger.root(), root);
+}
+
+/// The time of a key is over at its very end.
+#[test]
+fn a_key_is_held_until_its_time_is_over() {
+    let keyed = NewJob {
+        key: Some("a".into()),
+        ..job()
+    };
+    let ttl_ms = setup().key_ttl_ms;
+    for (after_ms, is_held) in [(ttl_ms - 1, true), (ttl_ms, false)] {
+        let mut life = Life::new();
+        life.ledger.setup.any_queue.keep_finished = 0;
+        finished(&mut life, keyed.clone(), &completed());
+        life.pass(after_ms);
+        let pruned = life
+            .ledger
+            .prune(life.now_ms, true, 10, &FxHashSet::default());
+        assert_eq!(pruned.len(), 1 + usize::from(is_held), "{pruned:?}");
+    }
+}
+
+#[test]
+fn a_payload_that_is_gone_is_carried_as_gone() {
+    let mut life = Life::new();
+    let id = finished(&mut life, job(), &completed());
+    let (first, _) = life.log[0].event();
+    let Event::Enqueued(base) = &first else {
+        panic!("{first:?}");
+    };
+    assert!(matches!(base.payload, Payload::Inline(_)) && base.id == id);
+    let Some(Event::Carried(job, standing, _)) = life.ledger.carry_job(base, "q", None) else {
+        panic!("not carried");
+    };
+    assert_eq!(
+        (job.payload, standing.finished_at_ms),
+        (Payload::Gone, START_MS)
+    );
+}
