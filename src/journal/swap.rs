@@ -168,6 +168,7 @@ mod tests {
             "original",
             "evidence until the copy is read"
         );
+        assert_eq!(says(swap.whole()), "copy", "it has its name");
 
         swap.replace(0, |_| Ok(())).unwrap();
         assert_eq!(says(&swap.now), "copy");

@@ -586,6 +586,48 @@ fn a_key_is_held_until_its_time_is_over() {
             .ledger
             .prune(life.now_ms, true, 10, &FxHashSet::default());
         assert_eq!(pruned.len(), 1 + usize::from(is_held), "{pruned:?}");
+        pruned.iter().for_each(|event| life.push(event));
+        assert_eq!(life.enqueue(keyed.clone()).is_new, !is_held);
+    }
+}
+
+/// What was over at that very moment stays over, whichever way the clock goes.
+#[test]
+fn what_is_due_when_the_clock_is_set_stays_due() {
+    for by_ms in [-500, 500] {
+        let mut life = Life::new();
+        let spans = [100, 101].map(|ms| NewJob {
+            wait: Wait::For(ms),
+            expires: Some(Expiry {
+                at_ms: START_MS + i64::try_from(ms).unwrap(),
+                relative: true,
+            }),
+            ..job()
+        });
+        let [over, ahead] = spans.map(|job| life.enqueue(job).id);
+        let before_ms = START_MS + 100;
+        life.push(&Event::ClockStepped { before_ms, by_ms });
+        let times = |id| {
+            let row = life.row(id);
+            (row.due_ms, row.expires_at_ms.unwrap())
+        };
+        let due_ms = before_ms + by_ms.min(0);
+        assert_eq!(times(over), (due_ms, before_ms), "{by_ms}");
+        let moved_ms = START_MS + 101 + by_ms;
+        assert_eq!(times(ahead), (moved_ms, moved_ms), "{by_ms}");
+    }
+}
+
+#[test]
+fn a_dead_job_shows_its_crashes_and_a_completed_one_none() {
+    for (outcome, crashes) in [(Outcome::Discarded("d".into()), 1), (completed(), 0)] {
+        let mut life = Life::new();
+        let id = life.enqueue(job()).id;
+        life.claim().unwrap();
+        life.crash(Verdict::Started);
+        let (_, claim) = life.claim().unwrap();
+        life.settle(id, claim, &outcome);
+        assert_eq!(life.row(id).crashes, crashes, "{outcome:?}");
     }
 }
 
