@@ -467,11 +467,11 @@ fn names_count_in_the_digest() {
     assert!(!digests.contains_key(&0) && !digests.contains_key(&1));
 }
 
-/// A story that lost a part: the record is made to fit what follows.
-#[test]
-fn a_record_is_mended_to_fit_what_follows() {
-    const CLAIM: u64 = 77;
-    let stamp = Stamp {
+const LOST_CLAIM: u64 = 77;
+
+/// Where an event stands that follows a part which was lost.
+fn after_the_loss() -> Stamp {
+    Stamp {
         place: Place {
             position: 99,
             offset: 0,
@@ -479,24 +479,30 @@ fn a_record_is_mended_to_fit_what_follows() {
         },
         at_ms: START_MS,
         epoch: 4,
-    };
+    }
+}
+
+/// A story that lost a part: the record is made to fit what follows.
+#[test]
+fn a_record_is_mended_to_fit_what_follows() {
+    let stamp = after_the_loss();
     let ends = |id| {
         let history = History::default;
         [
             Event::Released {
                 id,
-                claim: CLAIM,
+                claim: LOST_CLAIM,
                 started: true,
             },
             Event::Completed {
                 id,
-                claim: CLAIM,
+                claim: LOST_CLAIM,
                 ran_us: 0,
                 history: None,
             },
             Event::Died {
                 id,
-                claim: CLAIM,
+                claim: LOST_CLAIM,
                 reason: DeadReason::Discarded,
                 ran_us: 0,
                 history: Some(history()),
@@ -512,7 +518,7 @@ fn a_record_is_mended_to_fit_what_follows() {
         life.ledger.assert_sound();
         let row = life.row(id);
         assert_eq!((row.state, row.attempt), (State::Running, 1), "{event:?}");
-        assert_eq!(row.claim.map(|claim| claim.0), Some(CLAIM));
+        assert_eq!(row.claim.map(|claim| claim.0), Some(LOST_CLAIM));
         life.push(event);
         // What fits already stays as it is.
         let before = life.row(id);
@@ -525,11 +531,18 @@ fn a_record_is_mended_to_fit_what_follows() {
         life.ledger.fit(&claimed, stamp);
         assert_eq!(life.row(id), before, "from outside, whoever runs it");
     }
+    // Nobody's.
+    Life::new()
+        .ledger
+        .fit(&ends(JobId::from_number(1_000))[0], stamp);
+}
 
-    // What is claimed had waited.
+#[test]
+fn what_is_claimed_after_a_loss_had_waited() {
+    let stamp = after_the_loss();
     let mut life = Life::new();
     let id = finished(&mut life, job(), &completed());
-    let (claim, alone) = (CLAIM, false);
+    let (claim, alone) = (LOST_CLAIM, false);
     let claimed = Event::Claimed { id, claim, alone };
     life.ledger.fit(&claimed, stamp);
     life.ledger.assert_sound();
@@ -537,8 +550,6 @@ fn a_record_is_mended_to_fit_what_follows() {
     life.push(&claimed);
     life.ledger.fit(&claimed, stamp);
     assert_eq!(life.state(id), Some(State::Ready), "claimed twice");
-    // Nobody's.
-    life.ledger.fit(&ends(JobId::from_number(1_000))[0], stamp);
 }
 
 #[test]
