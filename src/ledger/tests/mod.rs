@@ -9,6 +9,7 @@
 )]
 
 mod asked;
+mod carried;
 mod sound;
 mod twin;
 
