@@ -64,7 +64,7 @@ impl Core {
             match target {
                 Target::Hand(reply) => {
                     job.arrived = false;
-                    self.disk.recorder.begin(&job.spot(0));
+                    self.disk.recorder.begin(&job.spot());
                     reply.send(Ok(Some(job)));
                 }
                 Target::Pool(pool) => {
@@ -120,6 +120,7 @@ impl Core {
             payload,
             expires_at_ms: record.expires_at_ms(),
             place,
+            after: 0,
             epoch: self.chain.epoch,
             live,
             inbox: self.inbox.clone(),

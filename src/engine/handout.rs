@@ -46,6 +46,8 @@ pub(crate) struct HandOut {
     pub(crate) expires_at_ms: Option<i64>,
     /// Place in the flight recorder.
     pub(crate) place: u32,
+    /// The claim whose end is noted with this one's begin; 0: none.
+    pub(crate) after: u64,
     pub(crate) epoch: u64,
     pub(crate) live: Arc<Live>,
     pub(crate) inbox: Inbox,
@@ -59,14 +61,14 @@ pub(crate) struct HandOut {
 }
 
 impl HandOut {
-    /// Where the flight recorder notes it; `after`: the claim whose end is noted with this one's begin, or 0.
-    pub(crate) fn spot(&self, after: u64) -> Spot {
+    /// Where the flight recorder notes it.
+    pub(crate) fn spot(&self) -> Spot {
         Spot {
             epoch: self.epoch,
             place: self.place,
             job: self.id.number(),
             claim: self.claim,
-            after,
+            after: self.after,
         }
     }
 

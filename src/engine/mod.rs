@@ -58,7 +58,7 @@ pub(crate) use inbox::{Inbox, WhenFullRule};
 #[cfg(all(unix, feature = "command"))]
 pub(crate) use log::Newest;
 pub(crate) use open::{MemoryStore, Opened, in_store, open_store, renew_ballast};
-pub(crate) use recorder::{Recorder, Spot, store_told};
+pub(crate) use recorder::{Recorder, store_told};
 pub(crate) use recover::{Parts, Replayed, check_digest, fold, read_back_with, recover};
 pub(crate) use shared::{Handlers, Shared};
 pub(crate) use step::into_history;

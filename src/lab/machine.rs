@@ -54,8 +54,6 @@ pub struct Setting {
 #[derive(Debug)]
 pub struct Held {
     pub(super) job: HandOut,
-    /// The claim whose end was noted with its begin, or 0.
-    pub(super) after: u64,
     pub(super) recorder: Arc<Recorder>,
     pub(super) payloads: Arc<Payloads>,
 }
@@ -93,10 +91,6 @@ impl Held {
     /// Whether somebody asked for its cancellation.
     pub fn is_cancelled(&self) -> bool {
         self.job.live.asked() == Asked::Cancelled
-    }
-
-    fn note_end(&self) {
-        self.recorder.end(&self.job.spot(self.after));
     }
 
     /// Its thread hangs for ever, or is gone with its process: nothing more is heard of it.
@@ -341,7 +335,8 @@ impl Machine {
     fn take_after(&mut self, after: u64) -> Option<Held> {
         let now = self.clock.now();
         let on = self.on.as_mut()?;
-        let job = on.outs.try_next()?;
+        let mut job = on.outs.try_next()?;
+        job.after = after;
         // As a slot does it: too late by now, or taken back.
         if job.expires_at_ms.is_some_and(|at| at <= now.wall_ms) || !job.live.start(now.awake) {
             return None;
@@ -350,12 +345,11 @@ impl Machine {
         if job.live.time_limit_ms > 0 || job.live.stall_timeout_ms > 0 {
             on.inbox.send_unbounded(Command::LimitsBegin);
         }
-        if !on.recorder.begin(&job.spot(after)) {
+        if !on.recorder.begin(&job.spot()) {
             return None;
         }
         Some(Held {
             job,
-            after,
             recorder: on.recorder.clone(),
             payloads: self.payloads.clone(),
         })
@@ -363,7 +357,7 @@ impl Machine {
 
     /// The handler returns: its end is noted, and told.
     pub fn settle(&mut self, held: Held, end: End) -> Option<u64> {
-        held.note_end();
+        held.recorder.end(&held.job.spot());
         self.tell(held, end)
     }
 
@@ -371,7 +365,7 @@ impl Machine {
     pub fn go_on(&mut self, held: Held, end: End) -> (Option<Held>, Option<u64>) {
         let next = self.take_after(held.claim());
         if next.is_none() {
-            held.note_end();
+            held.recorder.end(&held.job.spot());
         }
         (next, self.tell(held, end))
     }

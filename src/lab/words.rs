@@ -308,7 +308,6 @@ pub(super) fn to_command(
                     job.arrived = true;
                     Held {
                         job,
-                        after: 0,
                         recorder: recorder.clone(),
                         payloads: payloads.clone(),
                     }

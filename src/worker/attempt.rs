@@ -11,7 +11,7 @@ use super::handler::{Registry, no_handler};
 use super::slots::Permit;
 use crate::clock::Now;
 use crate::engine::{
-    Asked, Command, Engine, HandOut, HandOuts, Live, Recorder, Shared, Spot, Stage, outcome_of,
+    Asked, Command, Engine, HandOut, HandOuts, Live, Recorder, Shared, Stage, outcome_of,
 };
 use crate::error::Error;
 use crate::fault::{self, Point};
@@ -81,7 +81,6 @@ pub(super) fn current_pool() -> Option<String> {
 /// A job that the calling thread has begun, and runs at once.
 pub(super) struct Begun {
     job: HandOut,
-    spot: Spot,
     began: Duration,
 }
 
@@ -101,11 +100,10 @@ impl Worker {
 
     /// Begins a job; `None` if it went back.
     pub(super) fn begin(&self, job: HandOut) -> Option<Begun> {
-        self.begin_at(job, self.shared.clock.now(), 0)
+        self.begin_at(job, self.shared.clock.now())
     }
 
-    /// `after`: the claim that has ended on this thread just now, which is noted with the begin.
-    fn begin_at(&self, job: HandOut, now: Now, after: u64) -> Option<Begun> {
+    fn begin_at(&self, job: HandOut, now: Now) -> Option<Begun> {
         // It was claimed in time and had to wait for a slot: dropped, it goes back and expires there.
         if job.expires_at_ms.is_some_and(|at| at <= now.wall_ms) || !job.live.start(now.awake) {
             return None;
@@ -115,12 +113,9 @@ impl Worker {
             // The writer learns when the limits begin to count.
             job.inbox.send_unbounded(Command::LimitsBegin);
         }
-        let spot = job.spot(after);
-        self.recorder.begin(&spot).then_some(Begun {
-            job,
-            spot,
-            began: now.awake,
-        })
+        let began = now.awake;
+        let is_noted = self.recorder.begin(&job.spot());
+        is_noted.then_some(Begun { job, began })
     }
 
     /// Runs a job to its settle. `next` gives the thread's next one, if one waits: it is begun before this one is
@@ -130,11 +125,7 @@ impl Worker {
         begun: Begun,
         next: impl FnOnce() -> Option<HandOut>,
     ) -> Option<Begun> {
-        let Begun {
-            mut job,
-            spot,
-            began,
-        } = begun;
+        let Begun { mut job, began } = begun;
         let cx = Context::new(&job, Engine::unguarded(self.shared.clone()));
         fault::point(Point::Begun);
         // A rayon thread may run this one inside another's wait: that one is current again afterwards.
@@ -146,9 +137,12 @@ impl Worker {
         let is_soon_told = self.after_job.is_none()
             && matches!(&result, Ok(output) if output.len() <= INLINE_OUTPUT_MAX);
         let next = is_soon_told.then(next).flatten();
-        let next = next.and_then(|next| self.begin_at(next, now, job.claim));
+        let next = next.and_then(|mut next| {
+            next.after = job.claim;
+            self.begin_at(next, now)
+        });
         if next.is_none() {
-            self.recorder.end(&spot);
+            self.recorder.end(&job.spot());
         }
         fault::point(Point::Returned);
         let ran = now.awake.saturating_sub(began);

@@ -41,6 +41,7 @@ fn job(number: u64, inbox: &Inbox) -> HandOut {
         }),
         expires_at_ms: None,
         place: 0,
+        after: 0,
         epoch: 1,
         live: Arc::new(Live::new(JobId::from_number(number), 0, 0)),
         inbox: inbox.clone(),
