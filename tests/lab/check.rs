@@ -347,14 +347,27 @@ fn today() -> String {
     jiff::Zoned::now().strftime("%Y-%m-%d").to_string()
 }
 
+/// What was built. Counts that were written before are no difference.
 fn commit() -> String {
-    let asked = std::process::Command::new("git")
-        .args(["describe", "--always", "--dirty"])
-        .output();
-    let text = asked.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
-    text.ok()
-        .filter(|text| !text.is_empty())
-        .unwrap_or_else(|| "unknown".to_owned())
+    let git = |words: &[&str]| std::process::Command::new("git").args(words).output();
+    let told = git(&["describe", "--always"])
+        .map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned());
+    let Some(told) = told.ok().filter(|told| !told.is_empty()) else {
+        return "unknown".to_owned();
+    };
+    let changed = git(&[
+        "diff",
+        "--quiet",
+        "HEAD",
+        "--",
+        ":/",
+        ":(top,exclude)docs/lab-counts.tsv",
+    ]);
+    if changed.is_ok_and(|out| out.status.success()) {
+        told
+    } else {
+        format!("{told}-dirty")
+    }
 }
 
 impl fmt::Display for Tally {
