@@ -12,7 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::oracle::Oracle;
-use super::{End, LAST_LIFE_MAX, LIFE_MAX, Log, Place, Random, Tools, judge, left, news};
+use super::{
+    End, LAST_LIFE_MAX, LIFE_MAX, Life, Log, Place, Random, Tools, judge, left, news, suspend,
+};
 use crate::notes::{Notes, sort};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_jobsled");
@@ -47,15 +49,15 @@ pub(super) fn store(
         told: Mutex::new(Vec::new()),
     };
     let (mut oracle, mut read) = (Oracle::default(), 0);
-    for life in 1..=rounds {
-        let end = End::draw(random);
+    for number in 1..=rounds {
+        let life = Life::draw(random);
         if tools.loud {
-            println!("  life {life} of commands: {end:?}");
+            println!("  life {number} of commands: {life:?}");
         }
         if random.one_in(4) {
-            town.without_worker(&end, random)?;
+            town.without_worker(&life, random)?;
         } else {
-            town.with_worker(&end, random)?;
+            town.with_worker(&life, random)?;
         }
         oracle.life(&news(place, &mut read)?)?;
     }
@@ -94,8 +96,8 @@ impl Town<'_> {
     }
 
     /// A worker is killed while clients talk to it.
-    fn with_worker(&self, end: &End, random: &mut Random) -> Result<(), String> {
-        let Some(mut command) = self.tools.command(Path::new(PROGRAM), end, self.place) else {
+    fn with_worker(&self, life: &Life, random: &mut Random) -> Result<(), String> {
+        let Some(mut command) = self.tools.command(Path::new(PROGRAM), life, self.place) else {
             return Ok(());
         };
         self.dress(&mut command, &["work", "--json", "--workers", "3"]);
@@ -111,7 +113,7 @@ impl Town<'_> {
                 .into_iter()
                 .map(|seed| scope.spawn(move || self.client(&mut Random::new(seed), over)))
                 .collect();
-            let ended = end_worker(&mut worker, end, wait);
+            let ended = end_worker(&mut worker, &life.end, wait);
             let ended = ended.map(|status| self.place.count(status));
             over.store(true, Ordering::Relaxed);
             reader.join().unwrap();
@@ -146,14 +148,14 @@ impl Town<'_> {
     }
 
     /// Clients that take the store for themselves, each killed as the round says.
-    fn without_worker(&self, end: &End, random: &mut Random) -> Result<(), String> {
+    fn without_worker(&self, life: &Life, random: &mut Random) -> Result<(), String> {
         for _ in 0..ALONE {
-            self.add(random, Some(end))?;
+            self.add(random, Some(life))?;
         }
         Ok(())
     }
 
-    fn add(&self, random: &mut Random, end: Option<&End>) -> Result<(), String> {
+    fn add(&self, random: &mut Random, life: Option<&Life>) -> Result<(), String> {
         let number = self.next.fetch_add(1, Ordering::Relaxed) + 1;
         let sort = match random.below(150) {
             0 => sort::KILLER,
@@ -181,7 +183,7 @@ impl Town<'_> {
         let tries = 1 + random.below(2);
         for _ in 0..tries {
             if let Some(id) = self
-                .ask(&words, end)?
+                .ask(&words, life)?
                 .and_then(|said| said.trim().parse().ok())
             {
                 self.notes.add(&format!("A {number} {id}\n"));
@@ -192,8 +194,8 @@ impl Town<'_> {
     }
 
     /// What a client prints; `None` if it was not told anything.
-    fn ask(&self, words: &[&str], end: Option<&End>) -> Result<Option<String>, String> {
-        let command = end.map(|end| self.tools.command(Path::new(PROGRAM), end, self.place));
+    fn ask(&self, words: &[&str], life: Option<&Life>) -> Result<Option<String>, String> {
+        let command = life.map(|life| self.tools.command(Path::new(PROGRAM), life, self.place));
         let mut command = match command {
             Some(None) => return Ok(None),
             Some(Some(command)) => command,
@@ -201,7 +203,7 @@ impl Town<'_> {
         };
         self.dress(&mut command, words);
         let mut client = command.spawn().map_err(|e| e.to_string())?;
-        let limit = match end {
+        let limit = match life.map(|life| &life.end) {
             Some(End::After(time) | End::AfterOpen(time) | End::Stopping(time)) => *time / 4,
             _ => CLIENT_MAX,
         };
@@ -308,6 +310,11 @@ fn end_worker(worker: &mut Child, end: &End, wait: Duration) -> Result<ExitStatu
     match end {
         End::After(time) | End::AfterOpen(time) => {
             left(worker, began + *time)?;
+        }
+        End::Suspended(time, then) => {
+            left(worker, began + *time)?;
+            suspend(worker)?;
+            left(worker, Instant::now() + *then)?;
         }
         End::Stopping(time) => {
             left(worker, began + wait)?;

@@ -2,8 +2,9 @@
 //!
 //! One seed is one store, which lives through many rounds; a round is a process that works on it and is killed: at a
 //! moment, at the nth file call (`preload`, and strace where it is installed, which sees the calls that do not go
-//! through the C library), at a named point of the engine, after a request to stop, or because a job of its own does
-//! it. Most stores have a program on the public API (`subject/kill.rs`), the others `jobsled work` with its clients
+//! through the C library), at a named point of the engine, after a request to stop, after it was suspended and went
+//! on (`SIGSTOP`), or because a job of its own does it. In one round of three the wall clock is wrong, and is set while
+//! it runs. Most stores have a program on the public API (`subject/kill.rs`), the others `jobsled work` with its clients
 //! (`commands`). Acknowledgements are noted on another file system once they were received, and what the handlers do
 //! as they do it; `oracle` holds them against each other, and against what is there when all has come to its end.
 //!
@@ -27,7 +28,7 @@ use jobsled::lab::Point;
 
 use crate::built;
 use crate::check::{self, Log, Order, Size};
-use crate::preload::{Plan, Preload};
+use crate::preload::{Plan, Preload, WrongClock};
 use crate::random::Random;
 use oracle::Oracle;
 
@@ -42,12 +43,16 @@ pub(crate) const CHECK: check::Check = check::Check {
         ("acknowledged to commands", 50),
         ("run again", 100),
         ("killed there", 50),
+        ("suspended", 2),
+        ("wrong clocks", 15),
     ],
     run,
 };
 
 /// A life that is not killed in another way by then is killed by the clock.
 const LIFE_MAX: Duration = Duration::from_millis(250);
+/// How long a process is suspended.
+const SUSPENDED: Duration = Duration::from_millis(300);
 /// What the last life may take.
 const LAST_LIFE_MAX: Duration = Duration::from_secs(90);
 /// System calls at which strace kills.
@@ -61,6 +66,8 @@ enum End {
     After(Duration),
     /// So long after the store was open.
     AfterOpen(Duration),
+    /// Suspended so long after the store was open, and killed so long after it went on.
+    Suspended(Duration, Duration),
     /// At the nth file call below the store.
     AtCall(&'static str, u64),
     /// The same, by strace.
@@ -78,7 +85,8 @@ impl End {
         let ms = |random: &mut Random, most| Duration::from_millis(random.below(most));
         match random.below(20) {
             0..3 => End::After(ms(random, 60)),
-            3..7 => End::AfterOpen(ms(random, 250)),
+            3..6 => End::AfterOpen(ms(random, 250)),
+            6 => End::Suspended(ms(random, 100), ms(random, 100)),
             7..11 => {
                 let calls: [&'static str; 8] = [
                     "any",
@@ -98,6 +106,30 @@ impl End {
             _ => End::Stopped,
         }
     }
+}
+
+/// A round: how it ends, and by which clock it lives.
+#[derive(Clone, Debug)]
+struct Life {
+    end: End,
+    clock: Option<WrongClock>,
+}
+
+impl Life {
+    fn draw(random: &mut Random) -> Life {
+        let end = End::draw(random);
+        let clock = random.one_in(3).then(|| WrongClock {
+            ahead_s: [wrong_by(random), wrong_by(random)],
+            set_after: Duration::from_millis(random.below(200)),
+        });
+        Life { end, clock }
+    }
+}
+
+/// Seconds to years, either way.
+fn wrong_by(random: &mut Random) -> i64 {
+    let by = 1_i64 << random.between(0, 26);
+    if random.one_in(2) { by } else { -by }
 }
 
 /// Small numbers as often as large ones, up to some thousand.
@@ -186,9 +218,9 @@ struct Tools {
 
 impl Tools {
     /// The program, with what kills it. `None` if that is not to be had here.
-    fn command(&self, program: &Path, end: &End, place: &Place) -> Option<Command> {
+    fn command(&self, program: &Path, life: &Life, place: &Place) -> Option<Command> {
         let mut command = Command::new(program);
-        match end {
+        match &life.end {
             End::AtCall(calls, n) => {
                 let plan = Plan {
                     calls,
@@ -215,6 +247,9 @@ impl Tools {
             }
             _ => {}
         }
+        if let (Some(preload), Some(clock)) = (&self.preload, life.clock) {
+            preload.set_clock(&mut command, clock);
+        }
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -233,12 +268,12 @@ fn store(
 ) -> Result<(), String> {
     let (mut oracle, mut read) = (Oracle::default(), 0);
     let seed = random.next();
-    for life in 1..=rounds {
-        let end = End::draw(random);
+    for number in 1..=rounds {
+        let life = Life::draw(random);
         if tools.loud {
-            println!("  life {life}: {end:?}");
+            println!("  life {number}: {life:?}");
         }
-        one_life(place, tools, &end, (seed, life), log)?;
+        one_life(place, tools, &life, (seed, number), log)?;
         oracle.life(&news(place, &mut read)?)?;
     }
     // A job that ends its process does so in the last life as well, until it is found out.
@@ -280,25 +315,33 @@ fn arguments(place: &Place, seed: u64, life: u64) -> [std::ffi::OsString; 5] {
 fn one_life(
     place: &Place,
     tools: &Tools,
-    end: &End,
-    (seed, life): (u64, u64),
+    life: &Life,
+    (seed, number): (u64, u64),
     log: &Log,
 ) -> Result<(), String> {
-    let Some(mut command) = tools.command(built::subject()?, end, place) else {
+    let Some(mut command) = tools.command(built::subject()?, life, place) else {
         log.note("rounds without their tool", 1);
         return Ok(());
     };
-    command.args(arguments(place, seed, life));
+    let is_wrong = tools.preload.is_some() && life.clock.is_some();
+    log.note("wrong clocks", u64::from(is_wrong));
+    command.args(arguments(place, seed, number));
     let mut child = command.spawn().map_err(|e| e.to_string())?;
     let began = Instant::now();
     let mut said = BufReader::new(child.stdout.take().unwrap());
-    match end {
+    match &life.end {
         End::After(time) => {
             left(&mut child, began + *time)?;
         }
         End::AfterOpen(time) => {
             let _ = said.read_line(&mut String::new());
             left(&mut child, Instant::now() + *time)?;
+        }
+        End::Suspended(time, then) => {
+            let _ = said.read_line(&mut String::new());
+            left(&mut child, Instant::now() + *time)?;
+            log.note("suspended", u64::from(suspend(&mut child)?));
+            left(&mut child, Instant::now() + *then)?;
         }
         End::Stopping(time) => {
             let _ = said.read_line(&mut String::new());
@@ -331,6 +374,16 @@ fn one_life(
     place.count(status);
     // It ends by itself only when it was asked to, and never with an error.
     judge(status, &mut child)
+}
+
+/// Stops the process for longer than anything in it takes, and lets it go on; false if it was gone.
+fn suspend(child: &mut Child) -> Result<bool, String> {
+    use rustix::process::{Pid, Signal, kill_process};
+    let pid = Pid::from_child(child);
+    let was_there = kill_process(pid, Signal::STOP).is_ok();
+    left(child, Instant::now() + SUSPENDED)?;
+    let _ = kill_process(pid, Signal::CONT);
+    Ok(was_there)
 }
 
 /// Waits until the child has ended by itself, which is told, or until then.

@@ -6,6 +6,8 @@
 //! `DELAY` (and then TO is in milliseconds, and it holds for ever), or `LIMIT`: `pthread_create` is refused while the
 //! process has TO threads.
 //!
+//! `LAB_CLOCK=BEFORE AT AFTER`, in milliseconds: the wall clock is so far from the true one, and AT after the start so far.
+//!
 //! No part of a crate: `mod.rs` beside it has it built by rustc alone.
 //!
 //! All that is unsafe here is one thing: each function has the C library's own signature, and hands its arguments on as
@@ -28,7 +30,16 @@ unsafe extern "C" {
 const NEXT: *mut c_void = -1_isize as *mut c_void;
 const KILL: c_int = 9;
 const TRY_AGAIN: c_int = 11;
+const WALL: c_int = 0;
+const STEADY: c_int = 1;
 const APPEND_AND_MAKE: c_int = 0o1 | 0o100 | 0o2000;
+
+/// `timespec`, where a number of seconds has 64 bits.
+#[repr(C)]
+pub struct Time {
+    seconds: i64,
+    nanos: i64,
+}
 
 enum What {
     Error(c_int),
@@ -53,11 +64,22 @@ enum Verdict {
     Short,
 }
 
+/// A wall clock that is wrong, and then set.
+struct Clock {
+    /// By the steady clock.
+    set_at_ms: i64,
+    ahead_ms: [i64; 2],
+}
+
 static PLAN: OnceLock<Plan> = OnceLock::new();
 static PASSED: AtomicU64 = AtomicU64::new(0);
+static CLOCK: OnceLock<Clock> = OnceLock::new();
 
 /// Before `main`, while there is one thread.
 extern "C" fn init() {
+    if let Some(clock) = clock() {
+        let _ = CLOCK.set(clock);
+    }
     let Some(plan) = plan() else { return };
     let _ = PLAN.set(plan);
 }
@@ -89,6 +111,19 @@ fn plan() -> Option<Plan> {
         root: std::env::var("LAB_FAULT_ROOT").ok()?,
         fired,
     })
+}
+
+fn clock() -> Option<Clock> {
+    let asked = std::env::var("LAB_CLOCK").ok()?;
+    let times: Vec<i64> = asked.split(' ').filter_map(|ms| ms.parse().ok()).collect();
+    let [before, at, after] = times[..] else { std::process::abort() };
+    Some(Clock { set_at_ms: steady_ms() + at, ahead_ms: [before, after] })
+}
+
+fn steady_ms() -> i64 {
+    let mut now = Time { seconds: 0, nanos: 0 };
+    unsafe { real::clock_gettime(STEADY, &mut now) };
+    now.seconds * 1_000 + now.nanos / 1_000_000
 }
 
 /// Where a call leads to.
@@ -199,7 +234,7 @@ fn failed(error: c_int) -> c_int {
 
 /// The C library's own functions.
 mod real {
-    use super::{NEXT, c_char, c_int, c_uint, c_void, dlsym};
+    use super::{NEXT, Time, c_char, c_int, c_uint, c_void, dlsym};
     use std::sync::atomic::{AtomicPtr, Ordering};
 
     macro_rules! next {
@@ -234,6 +269,7 @@ mod real {
         unlink(path: *const c_char) -> c_int;
         unlinkat(dir: c_int, path: *const c_char, flags: c_int) -> c_int;
         mkdir(path: *const c_char, mode: c_uint) -> c_int;
+        clock_gettime(clock: c_int, now: *mut Time) -> c_int;
         pthread_create(
             thread: *mut c_void, how: *const c_void, main: *mut c_void, with: *mut c_void
         ) -> c_int;
@@ -322,6 +358,17 @@ pub unsafe extern "C" fn pthread_create(
         Verdict::Fail(error) => error,
         _ => unsafe { real::pthread_create(thread, how, main, with) },
     }
+}
+
+/// Fails for no reason of ours; `now` is the caller's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clock_gettime(clock: c_int, now: *mut Time) -> c_int {
+    let told = unsafe { real::clock_gettime(clock, now) };
+    if let Some(wrong) = CLOCK.get().filter(|_| clock == WALL && told == 0) {
+        let ahead = wrong.ahead_ms[usize::from(steady_ms() >= wrong.set_at_ms)];
+        unsafe { (*now).seconds += ahead.div_euclid(1_000) };
+    }
+    told
 }
 
 /// Relative to a directory: judged by that one.

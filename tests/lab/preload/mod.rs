@@ -1,4 +1,5 @@
-//! File calls that fail, and processes that end at one: a small library, loaded before the C library (`library.rs`).
+//! File calls that fail, processes that end at one, and wall clocks that are wrong: a small library, loaded before the
+//! C library (`library.rs`).
 //!
 //! It counts over all threads and below one directory alone, so the nth call is a place that can be found again, as
 //! far as the threads of a process come by in the same order. It can do that to any program, also to `jobsled`.
@@ -7,6 +8,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -74,4 +76,23 @@ impl Preload {
             .env("LAB_FAULT_ROOT", root)
             .env("LAB_FAULT_FIRED", fired);
     }
+
+    /// The process has a wall clock that is wrong by so much, and is set so long after its start. In whole seconds.
+    pub(crate) fn set_clock(&self, command: &mut Command, clock: WrongClock) {
+        let WrongClock {
+            ahead_s: [before, after],
+            set_after,
+        } = clock;
+        let at = set_after.as_millis();
+        command
+            .env("LD_PRELOAD", &self.library)
+            .env("LAB_CLOCK", format!("{before}000 {at} {after}000"));
+    }
+}
+
+/// A wall clock that is set while a process runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WrongClock {
+    pub(crate) ahead_s: [i64; 2],
+    pub(crate) set_after: Duration,
 }
