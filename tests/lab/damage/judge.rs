@@ -216,17 +216,26 @@ fn may_be_hopeless(error: &Error, store: &Path, done: &Done) -> bool {
     }
 }
 
-/// Whether all bytes of some entry are there, as `docs/format.md` has them.
+/// Whether some entry is there whole, by its hash: as `docs/format.md` has them.
 fn has_an_entry(log: &[u8]) -> bool {
     const MAGIC: &[u8] = b"JSLE";
+    let starts = log.windows(MAGIC.len()).enumerate();
+    let mut starts = starts.filter(|(_, bytes)| *bytes == MAGIC);
+    starts.any(|(at, _)| is_whole(&log[at..]).unwrap_or(false))
+}
+
+/// Whether the bytes begin with a whole entry; `None` if they are too few.
+fn is_whole(bytes: &[u8]) -> Option<bool> {
+    const BODY_LEN_AT: usize = 64;
+    const HASH_AT: usize = 128;
     const HEADER_LEN: usize = 160;
-    let headers = log.windows(MAGIC.len()).enumerate();
-    let mut headers = headers.filter(|(_, bytes)| *bytes == MAGIC);
-    headers.any(|(at, _)| {
-        let body_len = log.get(at + 64..at + 68);
-        let body_len = body_len.map(|len| u32::from_le_bytes(len.try_into().unwrap()) as usize);
-        body_len.is_some_and(|len| at + HEADER_LEN + len <= log.len())
-    })
+    let header = bytes.get(..HEADER_LEN)?;
+    let body_len = header[BODY_LEN_AT..BODY_LEN_AT + 4].try_into().unwrap();
+    let body_len = usize::try_from(u32::from_le_bytes(body_len)).unwrap();
+    let body = bytes.get(HEADER_LEN..HEADER_LEN.checked_add(body_len)?)?;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&header[..HASH_AT]).update(body);
+    Some(hasher.finalize().as_bytes() == &header[HASH_AT..])
 }
 
 /// What the report does not list is as it was, and what is not there is listed.
