@@ -213,10 +213,15 @@ impl Model {
                         job.is
                     ));
                 }
-                // Taken back, or expired, earlier in the step.
-                let others = taken_back(&job).into_iter().chain(expired(&job, at));
-                let others = others.filter_map(|other| changed(&other, call, at.now_ms));
-                self.others.extend(others.map(|other| (id, other)));
+                // Taken back, or expired, earlier in the step, perhaps before another such call.
+                let (same, mut others) = std::mem::take(&mut self.others)
+                    .into_iter()
+                    .partition::<Vec<_>, _>(|(other, _)| *other == id);
+                let ways = same.into_iter().map(|(_, way)| way);
+                let ways = ways.chain(taken_back(&job)).chain(expired(&job, at));
+                let ways = ways.filter(|way| may(way, call));
+                others.extend(ways.filter_map(|way| Some((id, changed(&way, call, at.now_ms)?))));
+                self.others = others;
                 self.keep(id, changed(&job, call, at.now_ms));
                 Ok(())
             }
