@@ -34,16 +34,18 @@ impl Model {
             let versions = versions(*id, job, unanswered, at.now_ms);
             match seen.get(id) {
                 Some(row) => {
-                    let survivor = versions
+                    let mut fit = versions
                         .iter()
                         .flatten()
-                        .find_map(|job| Model::recovered(job, row, crash, at));
-                    let survivor = survivor.ok_or_else(|| {
+                        .filter_map(|job| Model::recovered(job, row, crash, at));
+                    let mut survivor = fit.next().ok_or_else(|| {
                         format!(
                             "{}: after the crash job {id} was {versions:?} and is {row:?}",
                             invariant(job)
                         )
                     })?;
+                    // A time and a span that end at the same moment look alike.
+                    survivor.moves |= fit.any(|other| other.moves);
                     self.jobs.insert(*id, Rc::new(survivor));
                 }
                 None if versions.contains(&None) => self.goes(*id),
