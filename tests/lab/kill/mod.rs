@@ -4,7 +4,9 @@
 //! moment, at the nth file call (`preload`, and strace where it is installed, which sees the calls that do not go
 //! through the C library), at a named point of the engine, after a request to stop, after it was suspended and went
 //! on (`SIGSTOP`), or because a job of its own does it. In one round of three the wall clock is wrong, and is set while
-//! it runs. Most stores have a program on the public API (`subject/kill.rs`), the others `jobsled work` with its clients
+//! it runs.
+//!
+//! Most stores have a program on the public API (`subject/kill.rs`), the others `jobsled work` with its clients
 //! (`commands`). Acknowledgements are noted on another file system once they were received, and what the handlers do
 //! as they do it; `oracle` holds them against each other, and against what is there when all has come to its end.
 //!
