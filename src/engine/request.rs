@@ -1,5 +1,6 @@
 //! A job with options, on its way in.
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::command::{Command, Reply};
@@ -28,7 +29,7 @@ pub struct Request<'e, O> {
 
 /// The options as told, not yet checked.
 pub(super) struct RequestDraft {
-    kind: String,
+    kind: Cow<'static, str>,
     version: u16,
     encoding: Encoding,
     payload: Result<Vec<u8>, PayloadError>,
@@ -70,7 +71,7 @@ impl<'e, O> Request<'e, O> {
     )]
     pub(super) fn typed<J: Job<Output = O>>(engine: &'e Engine, job: J) -> Request<'e, O> {
         let draft = RequestDraft {
-            kind: J::KIND.to_owned(),
+            kind: Cow::Borrowed(J::KIND),
             version: J::VERSION,
             encoding: encoding_of::<J::Format>(),
             payload: <J::Format as Format<J>>::encode(&job, engine.shared.payload_max),
@@ -224,7 +225,7 @@ impl<'e> Request<'e, serde_json::Value> {
             serde_json::from_slice(bytes).map_err(|e| PayloadError::new("is not JSON", e))
         };
         let draft = RequestDraft {
-            kind: kind.to_owned(),
+            kind: Cow::Owned(kind.to_owned()),
             version: 0,
             encoding: Encoding::Json,
             payload: serde_json::to_vec(args)
@@ -246,8 +247,6 @@ impl<'e> Request<'e, serde_json::Value> {
 impl RequestDraft {
     /// Checks everything and writes a large payload to its file. Nothing is stored on an error.
     pub(super) fn check(self, engine: &Engine) -> Result<NewJob> {
-        // First of all: no file in the store of the process that this is a fork of.
-        engine.shared.check_process()?;
         let JobDefaults {
             queue,
             priority,
@@ -260,28 +259,13 @@ impl RequestDraft {
             check_key(key)?;
         }
         check_metadata(&self.metadata)?;
-        let now_ms = engine.shared.clock.now().wall_ms;
-        let at_ms = |wait: Wait| match wait {
-            Wait::No => now_ms,
-            Wait::Until(at_ms) => at_ms,
-            Wait::For(ms) => now_ms.saturating_add_unsigned(ms),
+        let expires = match self.expires {
+            Some(expires) => {
+                let now_ms = engine.shared.clock.now().wall_ms;
+                Some(check_expiry(expires, self.wait, now_ms)?)
+            }
+            None => None,
         };
-        let expires = self.expires.map(|wait| Expiry {
-            at_ms: at_ms(wait),
-            relative: matches!(wait, Wait::For(_)),
-        });
-        if let Some(expiry) =
-            expires.filter(|e| e.at_ms <= at_ms(self.wait) && self.wait != Wait::No)
-        {
-            return Err(Error::Invalid {
-                what: "expiry",
-                found: format!(
-                    "{} ms before or at the time from which the job may run",
-                    at_ms(self.wait).saturating_sub(expiry.at_ms)
-                ),
-                rule: "a job must be able to start before it expires".to_owned(),
-            });
-        }
         let bytes = self
             .payload
             .map_err(|e| engine.shared.payload_error("payload", &self.kind, &e))?;
@@ -299,6 +283,29 @@ impl RequestDraft {
             metadata: self.metadata,
         })
     }
+}
+
+fn check_expiry(expires: Wait, wait: Wait, now_ms: i64) -> Result<Expiry> {
+    let at_ms = |wait: Wait| match wait {
+        Wait::No => now_ms,
+        Wait::Until(at_ms) => at_ms,
+        Wait::For(ms) => now_ms.saturating_add_unsigned(ms),
+    };
+    let (ends_ms, begins_ms) = (at_ms(expires), at_ms(wait));
+    if ends_ms <= begins_ms && wait != Wait::No {
+        return Err(Error::Invalid {
+            what: "expiry",
+            found: format!(
+                "{} ms before or at the time from which the job may run",
+                begins_ms.saturating_sub(ends_ms)
+            ),
+            rule: "a job must be able to start before it expires".to_owned(),
+        });
+    }
+    Ok(Expiry {
+        at_ms: ends_ms,
+        relative: matches!(expires, Wait::For(_)),
+    })
 }
 
 /// Hands jobs to the writer. If they are refused, their payload files go.
@@ -337,6 +344,8 @@ fn store_content(engine: &Engine, what: &'static str, bytes: Vec<u8>) -> Result<
     if bytes.len() <= INLINE_PAYLOAD_MAX {
         return Ok(Content::Inline(bytes));
     }
+    // No file in the store of the process that this is a fork of.
+    shared.check_process()?;
     shared.check_room(bytes.len() as u64)?;
     Ok(Content::File(shared.payloads.store(&bytes)?))
 }
@@ -363,7 +372,7 @@ pub(super) fn wall_ms(time: SystemTime) -> i64 {
 #[must_use = "nothing is promised before the ticket says so"]
 pub struct Ticket<O> {
     engine: Engine,
-    kind: String,
+    kind: Cow<'static, str>,
     output: (Encoding, Decode<O>),
     answer: Receiver<Result<Vec<Placed>>>,
     told: Option<Result<Vec<Placed>>>,
@@ -388,7 +397,7 @@ impl<O> Ticket<O> {
         let handle = Handle::new(
             self.engine.shared.clone(),
             placed.id,
-            self.kind.as_str().into(),
+            self.kind.as_ref().into(),
             self.output,
         );
         Ok(Enqueued {

@@ -1,5 +1,6 @@
 //! How often and when a job is tried again, and its limits.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use super::id::Priority;
@@ -136,7 +137,7 @@ impl Default for OnCrash {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct JobDefaults {
-    pub(crate) queue: String,
+    pub(crate) queue: Cow<'static, str>,
     pub(crate) priority: Priority,
     pub(crate) policy: Policy,
 }
@@ -146,7 +147,7 @@ impl JobDefaults {
     /// quarantine after 3 crashes.
     pub fn new() -> JobDefaults {
         JobDefaults {
-            queue: "default".to_owned(),
+            queue: Cow::Borrowed("default"),
             priority: Priority::default(),
             policy: Policy::default(),
         }
@@ -154,7 +155,7 @@ impl JobDefaults {
 
     /// The queue.
     pub fn queue(mut self, name: impl Into<String>) -> JobDefaults {
-        self.queue = name.into();
+        self.queue = Cow::Owned(name.into());
         self
     }
 

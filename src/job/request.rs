@@ -1,5 +1,7 @@
 //! A job as it is asked for, before the ledger gave it an id.
 
+use std::borrow::Cow;
+
 use super::format::Encoding;
 use super::id::Priority;
 use super::policy::Policy;
@@ -43,10 +45,10 @@ impl Content {
 /// key is taken.
 #[derive(Clone, Debug)]
 pub(crate) struct NewJob {
-    pub(crate) kind: String,
+    pub(crate) kind: Cow<'static, str>,
     pub(crate) version: u16,
     pub(crate) encoding: Encoding,
-    pub(crate) queue: String,
+    pub(crate) queue: Cow<'static, str>,
     pub(crate) priority: Priority,
     pub(crate) wait: Wait,
     pub(crate) expires: Option<Expiry>,
@@ -61,10 +63,10 @@ impl NewJob {
     /// One without any option, for tests to vary.
     pub(crate) fn plain() -> NewJob {
         NewJob {
-            kind: "k".to_owned(),
+            kind: "k".into(),
             version: 1,
             encoding: Encoding::Rkyv,
-            queue: "q".to_owned(),
+            queue: "q".into(),
             priority: Priority(0),
             wait: Wait::No,
             expires: None,

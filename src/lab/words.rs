@@ -369,10 +369,10 @@ fn new_job(wish: Wish, payloads: &Payloads) -> NewJob {
         Ok(Content::Inline(wish.payload))
     };
     NewJob {
-        kind: wish.kind,
+        kind: wish.kind.into(),
         version: 1,
         encoding: Encoding::Rkyv,
-        queue: wish.queue,
+        queue: wish.queue.into(),
         priority: Priority(wish.priority),
         wait: wait(wish.when),
         expires: wish.expires_at_ms.map(|at_ms| Expiry {

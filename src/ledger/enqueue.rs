@@ -40,7 +40,7 @@ impl Ledger {
             // L9: whoever has the key, be it gone or in this batch, is the answer.
             let taken = key.and_then(|key| {
                 self.key_holder(&job.kind, key)
-                    .or_else(|| in_batch.get(&(job.kind.as_str(), key)).copied())
+                    .or_else(|| in_batch.get(&(job.kind.as_ref(), key)).copied())
             });
             if let Some(id) = taken {
                 placed.push(Placed { id, is_new: false });

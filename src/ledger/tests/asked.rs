@@ -3,14 +3,14 @@
 
 use super::*;
 
-fn of_kind(kind: &str) -> NewJob {
+fn of_kind(kind: &'static str) -> NewJob {
     NewJob {
         kind: kind.into(),
         ..job()
     }
 }
 
-fn in_queue(queue: &str) -> NewJob {
+fn in_queue(queue: &'static str) -> NewJob {
     NewJob {
         queue: queue.into(),
         ..job()

@@ -635,7 +635,7 @@ fn job_in(life: &mut Life, state: State) -> JobId {
 #[test]
 fn a_key_is_unique_per_kind_while_kept_and_for_its_time() {
     let mut life = Life::new();
-    let keyed = |kind: &str| NewJob {
+    let keyed = |kind: &'static str| NewJob {
         kind: kind.into(),
         key: Some("a".into()),
         ..job()
@@ -1042,8 +1042,8 @@ fn the_last_new_name_has_room() {
         ledger.policies.acquire(&policy).unwrap();
     }
     let new: [(&str, Set); 3] = [
-        ("kind", |job, n| job.kind = format!("new{n}")),
-        ("queue", |job, n| job.queue = format!("new{n}")),
+        ("kind", |job, n| job.kind = format!("new{n}").into()),
+        ("queue", |job, n| job.queue = format!("new{n}").into()),
         ("combination of attempts, backoff and limits", |job, n| {
             job.policy.retry_expires_ms = 1_000_000 + n;
         }),
