@@ -6,8 +6,8 @@
 //! `DELAY` (and then TO is in milliseconds, and it holds for ever), or `LIMIT`: `pthread_create` is refused while the
 //! process has TO threads.
 //!
-//! `LAB_CLOCK=BEFORE AT AFTER`, in milliseconds: the wall clock is BEFORE ahead of the true one, and AFTER from AT after
-//! the start on.
+//! `LAB_CLOCK=BEFORE AT AFTER`, in milliseconds: the wall clock is BEFORE ahead of the true one, and from AT after the
+//! start on AFTER.
 //!
 //! No part of a crate: `mod.rs` beside it has it built by rustc alone.
 //!
