@@ -1,7 +1,7 @@
 //! What a large backlog costs: opening time, memory and size, beside a scan of the journal that checks hashes and
 //! nothing else.
 //!
-//! `cargo bench --features lab --bench open`; `JOBSLED_BENCH_JOBS` (1,000,000), `JOBSLED_BENCH_ROUNDS` (3),
+//! `cargo bench --features bench --bench open`; `JOBSLED_BENCH_JOBS` (1,000,000), `JOBSLED_BENCH_ROUNDS` (3),
 //! `JOBSLED_BENCH_DIR` (a directory on the disk to measure; default: `target/`). Each figure is taken in a process
 //! of its own.
 
@@ -20,7 +20,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use common::{Noop, PAYLOAD, mb, ms, noop};
-use jobsled::lab::journal::BareJournal;
+use jobsled::bench::BareJournal;
 use jobsled::{Context, Engine};
 
 fn main() {

@@ -1,9 +1,9 @@
 //! How many durable jobs a second? The engine beside the bare journal (same events, same write pattern, no
 //! ledger and no workers) and a plain file (same bytes, one write and one `fdatasync` a group), interleaved.
 //!
-//! `cargo bench --features lab --bench throughput`; `JOBSLED_BENCH_JOBS` (1,000,000), `JOBSLED_BENCH_DIR` (a directory
-//! on the disk to measure; default: `target/`); a word after `--` picks the rows that contain it. Read the ratios:
-//! the machine is never alone.
+//! `cargo bench --features bench --bench throughput`; `JOBSLED_BENCH_JOBS` (1,000,000), `JOBSLED_BENCH_DIR` (a
+//! directory on the disk to measure; default: `target/`); a word after `--` picks the rows that contain it. Read the
+//! ratios: the machine is never alone.
 
 #![expect(
     clippy::unwrap_used,
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use common::{Noop, PAYLOAD, noop};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use jobsled::lab::journal::BareJournal;
+use jobsled::bench::BareJournal;
 use jobsled::{Context, Engine};
 
 const ROUNDS: usize = 5;

@@ -29,6 +29,8 @@
 //! What a crash can and cannot cost is told in `docs/durability.md`, how it works in
 //! `docs/ARCHITECTURE.md`.
 
+#[cfg(feature = "bench")]
+pub mod bench;
 mod builder;
 mod clock;
 #[cfg(all(unix, feature = "command"))]

@@ -59,6 +59,8 @@ pub(crate) use inbox::{Inbox, WhenFullRule};
 pub(crate) use log::Newest;
 pub(crate) use open::{MemoryStore, Opened, in_store, open_store, renew_ballast};
 pub(crate) use recorder::{Recorder, store_told};
+#[cfg(feature = "bench")]
+pub(crate) use recover::first_group;
 pub(crate) use recover::{Parts, Replayed, check_digest, fold, read_back_with, recover};
 pub(crate) use shared::{Handlers, Shared};
 pub(crate) use step::into_history;
@@ -68,7 +70,7 @@ pub(crate) use writer::spawn as spawn_writer;
 pub(crate) use {
     self::core::{Core, Disk, drain},
     command::Settle,
-    recover::{first_group, read_back},
+    recover::read_back,
 };
 
 #[cfg(test)]

@@ -1,14 +1,16 @@
-//! The journal without an engine: what the engine's speed is held against. Feature `lab`.
+//! The journal without an engine: what the engine's speed is held against.
 
 use std::collections::VecDeque;
 use std::path::Path;
 use std::time::Duration;
 
-use super::lab::job;
 use super::{Chain, Draft, Geometry, Header, Journal, Store, commit};
 use crate::error::{Error, Result};
-use crate::job::JobId;
-use crate::ledger::Event;
+use crate::job::{Encoding, JobId, Policy, Priority};
+use crate::ledger::{Event, NewRecord, Payload};
+
+/// Kind and queue of all jobs here.
+const NAME: &str = "bare";
 
 /// Writes groups of the events that jobs cause, exactly as the engine does: packed, hashed, inserted,
 /// flushed, synced. No ledger, no workers, no replies.
@@ -115,6 +117,26 @@ impl BareJournal {
         self.removals.extend(self.tail..tail);
         self.tail = tail;
         Ok(())
+    }
+}
+
+/// A job with nothing but a payload.
+pub(super) fn job(id: u64, payload: &[u8]) -> NewRecord<'_> {
+    NewRecord {
+        id: JobId::from_number(id),
+        kind: NAME,
+        version: 1,
+        encoding: Encoding::Rkyv,
+        queue: NAME,
+        priority: Priority(0),
+        enqueued_at_ms: 0,
+        due_ms: 0,
+        relative: false,
+        expires: None,
+        key: None,
+        metadata: Vec::new(),
+        policy: Policy::default(),
+        payload: Payload::Inline(payload),
     }
 }
 

@@ -9,13 +9,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::path::Path;
 
-pub use super::bare::BareJournal;
+use super::bare::job;
 use super::{
     Chain, Draft, Found, Frames, Geometry, Head, Header, Journal, Sealed, Store, Visit, Witness,
     commit, find_head, remove_all, replay,
 };
 use crate::error::{Error, Result};
-use crate::job::{Encoding, JobId, Policy, Priority};
+
 use crate::ledger::{Event, NewRecord, Payload, Phase, Place, RootRecord, Standing};
 use crate::sys;
 
@@ -25,7 +25,6 @@ const IDS_PER_GROUP: u64 = 1 << 20;
 const PRUNED_IDS_MAX: usize = 48;
 /// Bytes of an entry that a payload leaves to headers and the other fields of a job.
 const NOT_PAYLOAD: usize = 320;
-const KIND: &str = "lab";
 
 /// What a life looks like. The same plan and seed do the same, but for the store's random id.
 #[derive(Clone, Debug)]
@@ -174,26 +173,6 @@ fn payload(id: u64, len: usize) -> Vec<u8> {
     }
     bytes.truncate(len);
     bytes
-}
-
-/// A job with nothing but a payload.
-pub(super) fn job(id: u64, payload: &[u8]) -> NewRecord<'_> {
-    NewRecord {
-        id: JobId::from_number(id),
-        kind: KIND,
-        version: 1,
-        encoding: Encoding::Rkyv,
-        queue: KIND,
-        priority: Priority(0),
-        enqueued_at_ms: 0,
-        due_ms: 0,
-        relative: false,
-        expires: None,
-        key: None,
-        metadata: Vec::new(),
-        policy: Policy::default(),
-        payload: Payload::Inline(payload),
-    }
 }
 
 const WAITING: Standing = Standing {

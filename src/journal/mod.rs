@@ -3,7 +3,7 @@
 //! Owns the bytes on disk: frames and entries, the write pattern on sled, the opening sequence, the
 //! witness, large payload files. Must not know what the events mean; that is the ledger's.
 
-#[cfg(feature = "lab")]
+#[cfg(feature = "bench")]
 mod bare;
 mod carve;
 mod commit;
@@ -22,6 +22,8 @@ mod witness;
 
 use std::sync::Arc;
 
+#[cfg(feature = "bench")]
+pub use bare::BareJournal;
 pub(crate) use carve::Carved;
 pub(crate) use commit::{Geometry, commit, remove_all};
 pub(crate) use entry::{Chain, Draft, EntryBytes, Frames, Header, Sealed, event_at};

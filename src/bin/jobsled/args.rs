@@ -116,6 +116,18 @@ pub(crate) enum Command {
         /// The shell
         shell: Shell,
     },
+    /// Measure how fast jobs are on a disk of yours, beside what that disk allows
+    ///
+    /// RAW FILE and PREALLOCATED append the same bytes to a file, with one write and one sync a group, JOURNAL writes
+    /// the same events through the journal alone, and ENGINE is all of it. All wait until what they wrote is on
+    /// stable storage, and they take turns.
+    #[command(
+        after_help = "A first SIGINT or SIGTERM ends it after what it is at, and leaves nothing behind."
+    )]
+    Bench(BenchArgs),
+    /// The process that `bench` starts
+    #[command(hide = true)]
+    BenchChild(BenchChildArgs),
     /// Kill a process at work again and again, and check that no job is lost
     ///
     /// Hashes the files under DIR, one durable job per file, in a child process that is killed with SIGKILL
@@ -316,6 +328,35 @@ pub(crate) struct PruneArgs {
     /// Only those of this queue
     #[arg(long, short, value_name = "NAME")]
     pub(crate) queue: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct BenchArgs {
+    /// Where to write; a directory of its own is made in it, and removed
+    #[arg(default_value = ".")]
+    pub(crate) dir: PathBuf,
+    /// How long it is measured: quick takes half a minute, full some minutes
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) profile: BenchProfile,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct BenchChildArgs {
+    /// The store
+    pub(crate) store: PathBuf,
+    /// How many jobs wait in it
+    pub(crate) jobs: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchProfile {
+    /// Two seconds, to see that it can be measured; the figures say little
+    Smoke,
+    /// 100,000 jobs, three rounds
+    #[default]
+    Quick,
+    /// 1,000,000 jobs, five rounds
+    Full,
 }
 
 #[derive(Debug, ClapArgs)]

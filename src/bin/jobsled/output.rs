@@ -236,7 +236,8 @@ pub(crate) fn size(bytes: u64) -> String {
     match bytes {
         0..0x400 => counted(bytes, "byte"),
         0x400..0x10_0000 => in_unit(0x400, "KiB"),
-        _ => in_unit(0x10_0000, "MiB"),
+        0x10_0000..0x4000_0000 => in_unit(0x10_0000, "MiB"),
+        _ => in_unit(0x4000_0000, "GiB"),
     }
 }
 
@@ -283,6 +284,7 @@ mod tests {
             (1_023, "1,023 bytes"),
             (1_536, "1.5 KiB"),
             (268_435_456, "256 MiB"),
+            (25_232_932_864, "23.5 GiB"),
         ];
         for (bytes, expected) in cases {
             assert_eq!(size(bytes), expected);

@@ -2,6 +2,8 @@
 
 /// Wrong command lines, stores and files.
 mod bad;
+/// What it measures of itself.
+mod bench;
 /// Each command beside a worker and without one.
 mod commands;
 /// What `--json` prints, to the letter.

@@ -2,6 +2,7 @@
 //! `main` makes the exit code of it.
 
 mod add;
+mod bench;
 mod change;
 mod demo;
 mod log;
@@ -118,6 +119,8 @@ pub(crate) fn run(args: Args) -> Result<Verdict, Failure> {
             crate::output::say(String::from_utf8_lossy(&script).trim_end());
             Ok(Verdict::Well)
         }
+        Command::Bench(asked) => bench::run(&asked, args.json),
+        Command::BenchChild(asked) => bench::run_child(&asked),
         Command::Demo(demo) => demo::run(&demo, args.store.as_deref()),
         Command::DemoChild(child) => demo::run_child(&child),
     }
