@@ -128,6 +128,8 @@ pub struct ProgressView {
 #[serde(default)]
 #[non_exhaustive]
 pub struct LogView {
+    /// Which attempt's log it is, counted from 1.
+    pub attempt: u32,
     /// Where it begins, counted from the begin of the attempt: later than asked for if older bytes are gone.
     pub from: u64,
     /// The bytes; what is no UTF-8 in them is replaced.
@@ -320,6 +322,7 @@ impl From<LogPart> for LogView {
         let whole = part.bytes.len() - begun;
         let text = part.bytes.get(..whole).unwrap_or_default();
         LogView {
+            attempt: part.attempt,
             from: part.from,
             text: String::from_utf8_lossy(text).into_owned(),
             next: part.next - begun as u64,

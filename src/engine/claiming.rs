@@ -145,12 +145,13 @@ impl Core {
         let bug = || Error::Bug(format!("job {id} was picked and cannot be claimed"));
         let (claim, event) = self.ledger.claim(id).ok_or_else(bug)?;
         self.push(&event)?;
-        let policy = self.ledger.policy(self.ledger.record(id).ok_or_else(bug)?);
+        let record = self.ledger.record(id).ok_or_else(bug)?;
+        let (attempt, policy) = (record.attempt, self.ledger.policy(record));
         let (time_limit_ms, stall_timeout_ms) = match pool {
             Some(_) => (policy.time_limit_ms, policy.stall_timeout_ms),
             None => (0, crate::job::millis(self.limits.lock_timeout)),
         };
-        let live = Arc::new(Live::new(id, time_limit_ms, stall_timeout_ms));
+        let live = Arc::new(Live::new(id, attempt, time_limit_ms, stall_timeout_ms));
         if time_limit_ms > 0 || stall_timeout_ms > 0 {
             self.limited.insert(id);
         }

@@ -215,7 +215,7 @@ struct ProgressState {
 }
 
 impl Live {
-    pub(crate) fn new(id: JobId, time_limit_ms: u64, stall_timeout_ms: u64) -> Live {
+    pub(crate) fn new(id: JobId, attempt: u32, time_limit_ms: u64, stall_timeout_ms: u64) -> Live {
         Live {
             id,
             time_limit_ms,
@@ -229,7 +229,7 @@ impl Live {
             slot: AtomicU8::new(SlotIs::Busy as u8),
             abandoned: AtomicBool::new(false),
             progress: Mutex::default(),
-            log: Log::default(),
+            log: Log::of_attempt(attempt),
             pause: Mutex::new(()),
             wake: Condvar::new(),
             #[cfg(all(unix, feature = "command"))]
@@ -535,7 +535,7 @@ mod tests {
     /// A handler that saw the wish at once could settle before the reason was there, with an empty one.
     #[test]
     fn whoever_sees_the_wish_sees_its_reason() {
-        let live = Live::new(JobId::from_number(1), 0, 0);
+        let live = Live::new(JobId::from_number(1), 1, 0, 0);
         let (about_to, ask) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
             let told = live.reason.lock();

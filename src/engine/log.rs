@@ -16,6 +16,8 @@ pub(crate) const LOG_BYTES_MAX: usize = 64 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LogPart {
+    /// Which attempt's log it is, counted from 1.
+    pub attempt: u32,
     /// Where in the log its first byte is. Later than asked for if what was there before has made room.
     pub from: u64,
     /// The bytes, up to the newest.
@@ -29,6 +31,7 @@ pub struct LogPart {
 /// The log of one attempt. Each side holds the lock for as long as it copies, never while it waits.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
+    attempt: u32,
     kept: Mutex<Kept>,
     more: Condvar,
 }
@@ -73,6 +76,13 @@ impl Newest {
 }
 
 impl Log {
+    pub(super) fn of_attempt(attempt: u32) -> Log {
+        Log {
+            attempt,
+            ..Log::default()
+        }
+    }
+
     pub(crate) fn append(&self, bytes: &[u8]) {
         self.kept.lock().newest.append(bytes);
         self.more.notify_all();
@@ -95,6 +105,7 @@ impl Log {
         let from = from.max(newest.first());
         let skipped = usize::try_from(from - newest.first()).unwrap_or(usize::MAX);
         LogPart {
+            attempt: self.attempt,
             from,
             bytes: newest.bytes.iter().skip(skipped).copied().collect(),
             next: newest.end,
@@ -109,7 +120,8 @@ impl Engine {
     /// (see [`output`](Engine::output)), or is not there.
     ///
     /// To follow a log, begin at 0 and ask again from [`next`](LogPart::next), until [`ended`](LogPart::ended) or
-    /// `None`. A later attempt has a log of its own: if that is shorter than `from`, it is given from its start.
+    /// `None`. A later [`attempt`](LogPart::attempt) has a log of its own: begin at 0 again when the number has
+    /// changed. It is given from its start if it is shorter than `from`.
     ///
     /// *Blocking:* as long as the group that is being written, and up to `wait`. Woken by what is logged and by the
     /// end of the attempt; holds up neither the handler nor the engine.
@@ -129,6 +141,7 @@ mod tests {
 
     fn part(from: u64, bytes: &[u8], next: u64, ended: bool) -> LogPart {
         LogPart {
+            attempt: 3,
             from,
             bytes: bytes.to_vec(),
             next,
@@ -139,7 +152,7 @@ mod tests {
     #[test]
     fn a_log_keeps_its_newest_bytes() {
         const MAX: u64 = LOG_BYTES_MAX as u64;
-        let log = Log::default();
+        let log = Log::of_attempt(3);
         let now = Duration::ZERO;
         assert_eq!(log.read(0, now), part(0, b"", 0, false));
         assert_eq!(log.kept.lock().newest.bytes.capacity(), 0, "none at all");

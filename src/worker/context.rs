@@ -92,7 +92,7 @@ impl Context {
             crashes: 0,
             kind: "".into(),
             queue: "".into(),
-            live: Arc::new(Live::new(JobId::from_number(0), 0, 0)),
+            live: Arc::new(Live::new(JobId::from_number(0), 1, 0, 0)),
             kept: Mutex::default(),
             spare: Mutex::default(),
             engine: engine.clone(),

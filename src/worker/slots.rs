@@ -122,7 +122,7 @@ mod tests {
     use crate::job::JobId;
 
     fn live() -> Arc<Live> {
-        Arc::new(Live::new(JobId::from_number(1), 0, 0))
+        Arc::new(Live::new(JobId::from_number(1), 1, 0, 0))
     }
 
     fn state(slots: &Slots) -> (usize, usize, usize) {

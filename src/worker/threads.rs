@@ -9,7 +9,7 @@ use crate::job::JobId;
 use crate::threads::{beside, join, scenario};
 
 fn live() -> Arc<Live> {
-    Arc::new(Live::new(JobId::from_number(1), 0, 0))
+    Arc::new(Live::new(JobId::from_number(1), 1, 0, 0))
 }
 
 scenario! {

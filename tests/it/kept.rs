@@ -349,3 +349,42 @@ fn a_log_is_followed_to_its_end() {
             .is_none()
     );
 }
+
+/// `jobsled log --follow` printed all of it again when the attempt had ended and its end was not stored yet: nothing
+/// said whose log it had shown.
+#[test]
+fn a_later_attempt_has_a_log_of_its_own() {
+    #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+    struct Talk;
+    job!(
+        Talk,
+        kind = "talk",
+        defaults = JobDefaults::new()
+            .attempts(2)
+            .backoff(Backoff::fixed(Duration::ZERO))
+    );
+    let (go_on, told) = channel::<()>();
+    let told = Mutex::new(told);
+    let engine = Engine::in_memory()
+        .handle(move |_: Talk, cx: &Context| {
+            cx.log(format!("this is attempt {}", cx.attempt().number).as_bytes());
+            told.lock().unwrap().recv().unwrap();
+            Err::<(), _>("not well".into())
+        })
+        .open()
+        .unwrap();
+    let job = engine.enqueue(Talk).unwrap();
+    for attempt in [1, 2] {
+        let part = loop {
+            let part = engine.log(job.id(), 0, MINUTE).unwrap();
+            if let Some(part) =
+                part.filter(|part| part.attempt == attempt && !part.bytes.is_empty())
+            {
+                break part;
+            }
+        };
+        assert_eq!(part.bytes, format!("this is attempt {attempt}").as_bytes());
+        go_on.send(()).unwrap();
+    }
+    assert!(matches!(job.wait().unwrap(), Finished::Dead(_)));
+}

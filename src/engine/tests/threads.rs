@@ -43,7 +43,7 @@ fn job(number: u64, inbox: &Inbox) -> HandOut {
         place: 0,
         after: 0,
         epoch: 1,
-        live: Arc::new(Live::new(JobId::from_number(number), 0, 0)),
+        live: Arc::new(Live::new(JobId::from_number(number), 1, 0, 0)),
         inbox: inbox.clone(),
         arrived: true,
         kept: None,
@@ -109,7 +109,7 @@ scenario! {
 scenario! {
     /// Whoever waits for a handler's stop is heard, whatever else it was asked before.
     fn wishes_to_stop_have_an_order() {
-        let live = Arc::new(Live::new(JobId::from_number(1), 0, 0));
+        let live = Arc::new(Live::new(JobId::from_number(1), 1, 0, 0));
         assert!(live.start(NOW));
         let ask = |why, reason: &'static str| {
             let live = live.clone();
@@ -126,7 +126,7 @@ scenario! {
 scenario! {
     /// A handler between its look and its wait is woken: by a wish to stop.
     fn a_pause_ends_when_asked() {
-        let live = Arc::new(Live::new(JobId::from_number(1), 0, 0));
+        let live = Arc::new(Live::new(JobId::from_number(1), 1, 0, 0));
         let asked = live.clone();
         let writer = beside("writer", move || asked.ask(Asked::Shutdown, "", NOW));
         live.pause_until(|| Some(None));
@@ -139,7 +139,7 @@ scenario! {
     /// A handler between its look and its wait is woken: by a clock that was moved.
     fn a_pause_ends_with_its_time() {
         let clock = ManualClock::at(0);
-        let live = Arc::new(Live::new(JobId::from_number(1), 0, 0));
+        let live = Arc::new(Live::new(JobId::from_number(1), 1, 0, 0));
         let (moved, nudged) = (clock.clone(), live.clone());
         clock.on_move(Box::new(move || {
             nudged.nudge();

@@ -20,7 +20,8 @@ const SLICE_MS: u64 = 30_000;
 pub(crate) fn run(session: &Session, args: &LogArgs) -> Result<Verdict, Failure> {
     let id = args.id;
     let mut open = session.enter()?;
-    let mut shown = 0;
+    // Bytes, and of which attempt's log.
+    let (mut shown, mut attempt) = (0, 0);
     loop {
         let wait_ms = if args.follow { SLICE_MS } else { 0 };
         let call = Call::Log {
@@ -33,6 +34,11 @@ pub(crate) fn run(session: &Session, args: &LogArgs) -> Result<Verdict, Failure>
             part => part?,
         };
         if let Some(part) = part {
+            // Another attempt has a log of its own.
+            if std::mem::replace(&mut attempt, part.attempt) != part.attempt && shown > 0 {
+                shown = 0;
+                continue;
+            }
             if part.from > shown {
                 cut(part.from - shown);
             }
@@ -49,10 +55,10 @@ pub(crate) fn run(session: &Session, args: &LogArgs) -> Result<Verdict, Failure>
             return unknown(session, &[id.to_string()]);
         };
         if !args.follow || is_over(&job) {
+            let shown = if job.attempt == attempt { shown } else { 0 };
             return finish(session, args, &job, shown);
         }
-        // It waits for its turn or for another attempt, which has a log of its own.
-        shown = 0;
+        // It waits for its turn, for another attempt, or for its end to be written.
         if open.door.engine().is_none() {
             until_news(&mut open, id)?;
         } else {
