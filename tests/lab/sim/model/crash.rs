@@ -37,7 +37,7 @@ impl Model {
                     let mut fit = versions
                         .iter()
                         .flatten()
-                        .filter_map(|job| Model::recovered(job, row, crash, at));
+                        .filter_map(|job| job.either(|job| Model::recovered(job, row, crash, at)));
                     let mut survivor = fit.next().ok_or_else(|| {
                         format!(
                             "{}: after the crash job {id} was {versions:?} and is {row:?}",
@@ -45,7 +45,7 @@ impl Model {
                         )
                     })?;
                     // A time and a span that end at the same moment look alike.
-                    survivor.moves |= fit.any(|other| other.moves);
+                    survivor.moves_unknown |= fit.any(|other| other.moves != survivor.moves);
                     self.jobs.insert(*id, Rc::new(survivor));
                 }
                 None if versions.contains(&None) => self.goes(*id),

@@ -38,6 +38,8 @@ pub(crate) struct Job {
     pub(crate) due_ms: Option<i64>,
     /// Its due time was asked for as a span.
     pub(crate) moves: bool,
+    /// Or so: what is seen fits both.
+    pub(super) moves_unknown: bool,
     pub(crate) attempt: u32,
     pub(crate) failures: u16,
     pub(crate) crashes: u8,
@@ -61,6 +63,7 @@ impl Job {
             priority: wish.priority,
             due_ms,
             moves,
+            moves_unknown: false,
             attempt: 0,
             failures: 0,
             crashes: 0,
@@ -110,7 +113,29 @@ impl Job {
 
     pub(super) fn wait(&mut self, due_ms: Option<i64>, moves: bool) {
         (self.is, self.due_ms, self.moves) = (Is::Waiting, due_ms, moves);
-        self.cancel_asked = false;
+        (self.moves_unknown, self.cancel_asked) = (false, false);
+    }
+
+    /// What becomes of it; where it is not known whether its time moves with the clock, by both.
+    pub(super) fn either(&self, becomes: impl Fn(&Job) -> Option<Job>) -> Option<Job> {
+        if !self.moves_unknown {
+            return becomes(self);
+        }
+        let if_it = |moves| {
+            let job = Job {
+                moves,
+                moves_unknown: false,
+                ..self.clone()
+            };
+            becomes(&job)
+        };
+        match (if_it(true), if_it(false)) {
+            (Some(_), Some(stays)) => Some(Job {
+                moves_unknown: true,
+                ..stays
+            }),
+            (moves, stays) => moves.or(stays),
+        }
     }
 
     /// An attempt has ended like this, now.
@@ -187,7 +212,7 @@ pub(super) fn changed(job: &Job, call: &Call, now_ms: i64) -> Option<Job> {
                 job.cancel_asked = false;
                 job.is = Is::Waiting;
             }
-            (job.due_ms, job.moves) = (due_ms, moves);
+            (job.due_ms, job.moves, job.moves_unknown) = (due_ms, moves, false);
         }
         _ => {}
     }

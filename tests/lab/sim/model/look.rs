@@ -43,6 +43,17 @@ impl Model {
 
     /// What time and the engine may have made of a job.
     fn became(job: &Job, row: &Seen, at: Moment) -> Result<Job, Broken> {
+        let became = job.either(|job| Model::one_became(job, row, at));
+        became.ok_or_else(|| {
+            format!(
+                "{}: job {} was {job:?} and is {row:?}",
+                invariant(job),
+                row.id
+            )
+        })
+    }
+
+    fn one_became(job: &Job, row: &Seen, at: Moment) -> Option<Job> {
         let mut now = job.clone();
         follow_clock(&mut now, row, at);
         let ways = [
@@ -55,14 +66,7 @@ impl Model {
             by_limit(&now, at),
             by_limit(&now, at).and_then(|back| by_claim(&back, row)),
         ];
-        let fits = ways.into_iter().flatten().find(|way| shows(way, row, at));
-        fits.ok_or_else(|| {
-            format!(
-                "{}: job {} was {job:?} and is {row:?}",
-                invariant(job),
-                row.id
-            )
-        })
+        ways.into_iter().flatten().find(|way| shows(way, row, at))
     }
 
     pub(super) fn may_be_gone(&self, id: u64, job: &Job) -> Result<(), Broken> {
