@@ -45,7 +45,9 @@ impl Model {
                         )
                     })?;
                     // A time and a span that end at the same moment look alike.
-                    survivor.moves_unknown |= fit.any(|other| other.moves != survivor.moves);
+                    if fit.any(|other| other.moves != survivor.moves) {
+                        survivor.moves = None;
+                    }
                     self.jobs.insert(*id, Rc::new(survivor));
                 }
                 None if versions.contains(&None) => self.goes(*id),
@@ -117,7 +119,7 @@ impl Model {
                     // By which clock it was stored is not known.
                     let row = seen[&id];
                     let job = Job {
-                        due_unknown: job.moves,
+                        due_unknown: job.moves == Some(true),
                         key_until_ms: i64::MIN,
                         ..job
                     };
@@ -174,7 +176,7 @@ impl Model {
                 .chain(by_limit(&job, at))
                 .chain(given_back(&job, at));
             for mut back in back {
-                if back.moves && back.due_ms.is_some() {
+                if back.moves == Some(true) && back.due_ms.is_some() {
                     back.due_ms = Some(row.due_ms); // by which clock is not known
                 }
                 let mut claimed = back.clone();
@@ -240,7 +242,7 @@ fn versions(id: u64, job: &Job, unanswered: &[Asked], now_ms: i64) -> Vec<Option
                     match job.is {
                         Is::Running(current, _) if current == *claim => {
                             after.settled(end, now_ms);
-                            after.due_unknown = after.is == Is::Waiting && after.moves;
+                            after.due_unknown = after.is == Is::Waiting && after.moves == Some(true);
                             // By which clock it was settled is not known; nor whether a wish to cancel came first.
                             let mut cancelled = job.clone();
                             cancelled.end(Is::Cancelled);
@@ -258,7 +260,7 @@ fn versions(id: u64, job: &Job, unanswered: &[Asked], now_ms: i64) -> Vec<Option
                     let befores = taken_back(job).into_iter().chain([job.clone()]);
                     let afters = befores.map(|before| changed(&before, call, now_ms));
                     let loose = |job: Job| Job {
-                        due_unknown: job.moves,
+                        due_unknown: job.moves == Some(true),
                         ..job
                     };
                     afters.map(|after| after.map(loose)).collect()

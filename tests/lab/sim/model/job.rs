@@ -36,10 +36,8 @@ pub(crate) struct Job {
     pub(crate) priority: i32,
     /// `None`: it was due, and is still; by which time the next look tells.
     pub(crate) due_ms: Option<i64>,
-    /// Its due time was asked for as a span.
-    pub(crate) moves: bool,
-    /// Or so: what is seen fits both.
-    pub(super) moves_unknown: bool,
+    /// Whether its due time was asked for as a span. `None`: what was seen fits both.
+    pub(crate) moves: Option<bool>,
     pub(crate) attempt: u32,
     pub(crate) failures: u16,
     pub(crate) crashes: u8,
@@ -62,8 +60,7 @@ impl Job {
             queue: wish.queue.clone(),
             priority: wish.priority,
             due_ms,
-            moves,
-            moves_unknown: false,
+            moves: Some(moves),
             attempt: 0,
             failures: 0,
             crashes: 0,
@@ -106,32 +103,31 @@ impl Job {
     /// Waits as it did before it was claimed. It had been due, and a span that was over stays over.
     pub(super) fn wait_again(&mut self) {
         self.is = Is::Waiting;
-        if self.moves {
+        if self.moves == Some(true) {
             self.due_ms = None;
         }
     }
 
     pub(super) fn wait(&mut self, due_ms: Option<i64>, moves: bool) {
-        (self.is, self.due_ms, self.moves) = (Is::Waiting, due_ms, moves);
-        (self.moves_unknown, self.cancel_asked) = (false, false);
+        (self.is, self.due_ms, self.moves) = (Is::Waiting, due_ms, Some(moves));
+        self.cancel_asked = false;
     }
 
     /// What becomes of it; where it is not known whether its time moves with the clock, by both.
     pub(super) fn either(&self, becomes: impl Fn(&Job) -> Option<Job>) -> Option<Job> {
-        if !self.moves_unknown {
+        if self.moves.is_some() {
             return becomes(self);
         }
         let if_it = |moves| {
             let job = Job {
-                moves,
-                moves_unknown: false,
+                moves: Some(moves),
                 ..self.clone()
             };
             becomes(&job)
         };
         match (if_it(true), if_it(false)) {
             (Some(_), Some(stays)) => Some(Job {
-                moves_unknown: true,
+                moves: None,
                 ..stays
             }),
             (moves, stays) => moves.or(stays),
@@ -212,7 +208,7 @@ pub(super) fn changed(job: &Job, call: &Call, now_ms: i64) -> Option<Job> {
                 job.cancel_asked = false;
                 job.is = Is::Waiting;
             }
-            (job.due_ms, job.moves, job.moves_unknown) = (due_ms, moves, false);
+            (job.due_ms, job.moves) = (due_ms, Some(moves));
         }
         _ => {}
     }
@@ -237,7 +233,7 @@ pub(super) fn follow_clock(job: &mut Job, row: &Seen, at: Moment) {
         job.due_ms = Some(row.due_ms);
     }
     if let Some(due_ms) = job.due_ms
-        && job.moves
+        && job.moves == Some(true)
         && (due_ms + back..=due_ms + forward).contains(&row.due_ms)
     {
         job.due_ms = Some(row.due_ms);
