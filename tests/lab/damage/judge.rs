@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jobsled::{Error, JobId, JournalEnd, RepairReport};
 
+use super::entries::whole_entries;
 use super::known::{Known, Pristine, Seen, is_of, look, open};
 use super::mutate::{Done, damage};
 use crate::random::Random;
@@ -82,7 +83,7 @@ fn after(
                 .shutdown(Duration::from_mins(1))
                 .map_err(|e| format!("closing: {e}"))?;
             *counts
-                .entry(opened_well(pristine, &seen, done)?)
+                .entry(pristine.either(|pristine| opened_well(pristine, &seen, done))?)
                 .or_default() += 1;
             if !repairs {
                 return Ok(String::new());
@@ -205,7 +206,7 @@ fn may_be_hopeless(error: &Error, store: &Path, done: &Done) -> bool {
             let is_anothers = |what: &String| what.ends_with("/db: another store's");
             let is_empty = |dir: &str| {
                 let log = fs::read(store.join(dir).join("db")).unwrap_or_default();
-                !has_an_entry(&log)
+                whole_entries(&log).is_empty()
             };
             let journals = ["journal", "journal.new", "journal.old"];
             done.what.iter().any(is_anothers) || journals.into_iter().all(is_empty)
@@ -214,28 +215,6 @@ fn may_be_hopeless(error: &Error, store: &Path, done: &Done) -> bool {
         Error::NewerFormat { .. } => done.touches("lock"),
         _ => false,
     }
-}
-
-/// Whether some entry is there whole, by its hash: as `docs/format.md` has them.
-fn has_an_entry(log: &[u8]) -> bool {
-    const MAGIC: &[u8] = b"JSLE";
-    let starts = log.windows(MAGIC.len()).enumerate();
-    let mut starts = starts.filter(|(_, bytes)| *bytes == MAGIC);
-    starts.any(|(at, _)| is_whole(&log[at..]).unwrap_or(false))
-}
-
-/// Whether the bytes begin with a whole entry; `None` if they are too few.
-fn is_whole(bytes: &[u8]) -> Option<bool> {
-    const BODY_LEN_AT: usize = 64;
-    const HASH_AT: usize = 128;
-    const HEADER_LEN: usize = 160;
-    let header = bytes.get(..HEADER_LEN)?;
-    let body_len = header[BODY_LEN_AT..BODY_LEN_AT + 4].try_into().unwrap();
-    let body_len = usize::try_from(u32::from_le_bytes(body_len)).unwrap();
-    let body = bytes.get(HEADER_LEN..HEADER_LEN.checked_add(body_len)?)?;
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&header[..HASH_AT]).update(body);
-    Some(hasher.finalize().as_bytes() == &header[HASH_AT..])
 }
 
 /// What the report does not list is as it was, and what is not there is listed.
@@ -264,6 +243,16 @@ fn repaired_well(
     engine
         .shutdown(Duration::from_mins(1))
         .map_err(|e| format!("closing: {e}"))?;
+    pristine.either(|pristine| made_well(pristine, &seen, next, report, done))
+}
+
+fn made_well(
+    pristine: &Pristine,
+    seen: &Known,
+    next: u64,
+    report: &RepairReport,
+    done: &Done,
+) -> Result<(), String> {
     let highest = pristine
         .ledger
         .keys()
@@ -272,7 +261,7 @@ fn repaired_well(
     if highest.is_some_and(|highest| next <= *highest) {
         return Err(format!("id {next} is given out again"));
     }
-    as_listed(pristine, &seen, report)?;
+    as_listed(pristine, seen, report)?;
     let whole = seen.controls == pristine.without.controls;
     if report.is_whole() && !(whole && seen.jobs == pristine.without.jobs) {
         return Err("called whole, and is not".to_owned());

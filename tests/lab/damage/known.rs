@@ -8,6 +8,7 @@ use std::time::Duration;
 use jobsled::{DeadReason, Engine, Error, JobId, State};
 use serde::{Deserialize, Serialize};
 
+use super::entries::whole_entries;
 use super::judge::copy_tree;
 
 /// A job as it is seen from outside.
@@ -43,6 +44,22 @@ pub(super) struct Pristine {
     pub(super) ledger: BTreeMap<u64, String>,
     /// Jobs that must not run twice and had begun.
     pub(super) once: BTreeSet<u64>,
+    /// The same without its newest group, if the witness has not seen that: nobody was told of it, and damage may take
+    /// it without a word.
+    pub(super) unwitnessed: Option<Box<Pristine>>,
+}
+
+impl Pristine {
+    /// Whether it holds of the store, or of what it was before the group that nobody was told of.
+    pub(super) fn either<T>(
+        &self,
+        holds: impl Fn(&Pristine) -> Result<T, String>,
+    ) -> Result<T, String> {
+        holds(self).or_else(|why| match &self.unwitnessed {
+            Some(before) => holds(before).map_err(|_| why),
+            None => Err(why),
+        })
+    }
 }
 
 /// Looks at a store that is open.
@@ -107,14 +124,23 @@ pub(super) fn note(dir: &Path) {
     fs::remove_file(store.join("ballast")).ok();
     let copy = dir.join("copy");
     let mut seen = Vec::new();
-    for forgets in [false, true] {
+    for (cuts, forgets) in [(false, false), (false, true), (true, false), (true, true)] {
         copy_tree(&store, &copy).unwrap();
         if forgets {
             fs::remove_file(copy.join("recorder")).unwrap();
         }
-        let engine = open(&copy).unwrap();
-        seen.push(look(&engine).unwrap());
-        engine.shutdown(Duration::from_mins(1)).unwrap();
+        if cuts {
+            cut_newest_group(&copy);
+        }
+        let engine = match open(&copy) {
+            // The witness has seen the newest group.
+            Err(_) if cuts => None,
+            opened => Some(opened.unwrap()),
+        };
+        if let Some(engine) = engine {
+            seen.push(look(&engine).unwrap());
+            engine.shutdown(Duration::from_mins(1)).unwrap();
+        }
         fs::remove_dir_all(&copy).unwrap();
     }
     assert!(
@@ -123,6 +149,24 @@ pub(super) fn note(dir: &Path) {
         dir.display()
     );
     fs::write(dir.join("known.json"), serde_json::to_vec(&seen).unwrap()).unwrap();
+}
+
+/// Zeroes all entries of the newest group, wherever the journal may be.
+fn cut_newest_group(store: &Path) {
+    for dir in ["journal", "journal.new", "journal.old"] {
+        let path = store.join(dir).join("db");
+        let Ok(mut log) = fs::read(&path) else {
+            continue;
+        };
+        let entries = whole_entries(&log);
+        let Some(newest) = entries.iter().map(|entry| entry.group).max() else {
+            continue;
+        };
+        for entry in entries.into_iter().filter(|entry| entry.group == newest) {
+            log[entry.bytes].fill(0);
+        }
+        fs::write(&path, log).unwrap();
+    }
 }
 
 /// All stores below `root`.
@@ -140,23 +184,43 @@ pub(super) fn load(root: &Path) -> Vec<Pristine> {
 fn load_one(dir: &Path) -> Pristine {
     let seen: Vec<Known> =
         serde_json::from_slice(&fs::read(dir.join("known.json")).unwrap()).unwrap();
-    let [with_recorder, without] = <[Known; 2]>::try_from(seen).unwrap();
+    let mut seen = seen.into_iter();
+    let mut two = || Some([seen.next()?, seen.next()?]);
+    let (whole, cut) = (two().unwrap(), two());
     let ledger = fs::read_to_string(dir.join("ledger")).unwrap();
     let ledger = ledger.lines().filter_map(|line| {
         let (id, hash) = line.split_once(' ')?;
         Some((id.parse().ok()?, hash.to_owned()))
     });
-    let once = without
-        .jobs
-        .iter()
-        .filter(|(_, job)| job.about.contains("Some(Crashed)"));
+    let ledger: BTreeMap<u64, String> = ledger.collect();
+    if let Some([_, cut]) = &cut {
+        let acknowledged = whole[1].jobs.keys().filter(|id| ledger.contains_key(id));
+        let lacks = acknowledged.filter(|id| !cut.jobs.contains_key(id)).count();
+        assert_eq!(
+            lacks,
+            0,
+            "{}: the witness has not seen what was told",
+            dir.display()
+        );
+    }
+    let of = |[with_recorder, without]: [Known; 2]| {
+        let once = without
+            .jobs
+            .iter()
+            .filter(|(_, job)| job.about.contains("Some(Crashed)"));
+        Pristine {
+            name: dir.file_name().unwrap().to_string_lossy().into_owned(),
+            dir: dir.join("store"),
+            once: once.map(|(id, _)| *id).collect(),
+            with_recorder,
+            without,
+            ledger: ledger.clone(),
+            unwitnessed: None,
+        }
+    };
     Pristine {
-        name: dir.file_name().unwrap().to_string_lossy().into_owned(),
-        dir: dir.join("store"),
-        once: once.map(|(id, _)| *id).collect(),
-        with_recorder,
-        without,
-        ledger: ledger.collect(),
+        unwitnessed: cut.map(|cut| Box::new(of(cut))),
+        ..of(whole)
     }
 }
 

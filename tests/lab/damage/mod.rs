@@ -25,6 +25,7 @@
 //! The stores are made anew in every run, so a seed damages another store of the same sort in the same way: what
 //! fails is kept, and its place is told.
 
+mod entries;
 mod judge;
 mod known;
 mod make;
