@@ -15,7 +15,6 @@ use super::{
     commit, find_head, remove_all, replay,
 };
 use crate::error::{Error, Result};
-
 use crate::ledger::{Event, NewRecord, Payload, Phase, Place, RootRecord, Standing};
 use crate::sys;
 
