@@ -114,8 +114,9 @@ fn show(report: &Report) {
         say(format_args!("{}.", report.class));
     }
     say(format_args!(
-        "Payloads of {} bytes; medians of {} rounds. Read the ratios: machines are never alone.\n",
-        report.payload_bytes, report.rounds
+        "Payloads of {} bytes; medians of {}. Read the ratios: machines are never alone.\n",
+        report.payload_bytes,
+        output::counted(report.rounds as u64, "round")
     ));
     show_rates(&report.enqueue, &report.through);
     say("");
