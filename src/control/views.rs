@@ -182,8 +182,14 @@ pub struct StatsView {
     pub live_bytes: u64,
     /// Size of the log file.
     pub bytes_on_disk: u64,
+    /// Commands that callers and workers have sent to the writer since opening.
+    pub commands: u64,
     /// Groups committed since opening.
     pub groups: u64,
+    /// Journal entries that hold them.
+    pub entries: u64,
+    /// Bytes of those entries.
+    pub entry_bytes: u64,
     /// Disk syncs since opening.
     pub syncs: u64,
 }
@@ -356,7 +362,10 @@ impl From<Stats> for StatsView {
             journal_bytes: stats.journal_bytes,
             live_bytes: stats.live_bytes,
             bytes_on_disk: stats.bytes_on_disk,
+            commands: stats.commands,
             groups: stats.groups,
+            entries: stats.entries,
+            entry_bytes: stats.entry_bytes,
             syncs: stats.syncs,
         }
     }

@@ -277,6 +277,16 @@ pub(crate) struct Ending {
     pub(crate) history: Option<FrameAt>,
 }
 
+/// What the writer has done since opening.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Work {
+    pub(crate) commands: u64,
+    pub(crate) groups: u64,
+    pub(crate) entries: u64,
+    pub(crate) entry_bytes: u64,
+    pub(crate) syncs: u64,
+}
+
 /// Figures of one moment.
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
@@ -289,8 +299,7 @@ pub(crate) struct Snapshot {
     pub(crate) live_bytes: u64,
     pub(crate) backlog_bytes: u64,
     pub(crate) bytes_on_disk: u64,
-    pub(crate) groups: u64,
-    pub(crate) syncs: u64,
+    pub(crate) work: Work,
     pub(crate) now_ms: i64,
     pub(crate) clock_trusted: bool,
     pub(crate) held_for: Option<JobId>,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::clock_watch::{ClockWatch, LOOK_EVERY};
-use super::command::{Command, Ending, Reply};
+use super::command::{Command, Ending, Reply, Work};
 use super::events::{Hub, What};
 use super::handout::{HandOut, HandOuts, Live};
 use super::hold::Holds;
@@ -238,8 +238,7 @@ pub(crate) struct Core {
     pub(super) poisoned: Option<String>,
     pub(super) given_back: u64,
     pub(super) late_answers: u64,
-    pub(super) groups: u64,
-    pub(super) syncs: u64,
+    pub(super) work: Work,
     pub(super) jitter_seed: u64,
     pub(super) free_space: FreeSpace,
     pub(super) watchdog: Arc<Watchdog>,

@@ -351,8 +351,7 @@ impl Core {
                 .journal
                 .as_ref()
                 .map_or(0, |journal| journal.bytes_on_disk()),
-            groups: self.groups,
-            syncs: self.syncs,
+            work: self.work,
             now_ms: self.now.wall_ms,
             clock_trusted: self.watch.until_trusted(self.now).is_zero(),
             held_for: self.ledger.held_for(),

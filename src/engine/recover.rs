@@ -11,6 +11,7 @@ use std::sync::Arc;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::clock_watch::ClockWatch;
+use super::command::Work;
 use super::core::{Core, Disk, Limits, Mode, Pending, PoolLink, Waiters};
 use super::events::Hub;
 use super::hold::Holds;
@@ -167,8 +168,7 @@ pub(crate) fn recover(mut parts: Parts) -> Result<Core> {
         poisoned: None,
         given_back: 0,
         late_answers: 0,
-        groups: 0,
-        syncs: 0,
+        work: Work::default(),
         jitter_seed: sys::random_u64(),
         free_space: super::core::FreeSpace::default(),
         watchdog: parts.watchdog,

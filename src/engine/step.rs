@@ -28,6 +28,7 @@ impl Core {
             .iter()
             .map(Command::weight)
             .fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+        self.work.commands += commands.len() as u64;
         let done = self.group(commands);
         self.inbox.gate().leave(weight.0, weight.1);
         done
@@ -279,7 +280,7 @@ impl Core {
         let _watched = self.watchdog.commit_begins(self.clock.now().awake);
         if self.draft.is_empty() {
             let journal = self.journal.as_mut().ok_or(Error::Closed)?;
-            self.syncs += u64::from(journal::commit(
+            self.work.syncs += u64::from(journal::commit(
                 journal.as_mut(),
                 &[],
                 &mut self.removals,
@@ -299,6 +300,8 @@ impl Core {
             let bytes = u32::try_from(entry.bytes.len()).unwrap_or(u32::MAX);
             self.ledger.entry_written(entry.position, bytes);
             self.free_space.written_since += u64::from(bytes);
+            self.work.entries += 1;
+            self.work.entry_bytes += u64::from(bytes);
         }
         if fault::bug(Bug::RemovalBeforeSync) {
             self.holds
@@ -311,8 +314,8 @@ impl Core {
         let journal = self.journal.as_mut().ok_or(Error::Closed)?;
         let syncs = journal::commit(journal.as_mut(), &sealed, &mut self.removals, self.geometry)?;
         fault::point(Point::Synced);
-        self.syncs += u64::from(syncs);
-        self.groups += 1;
+        self.work.syncs += u64::from(syncs);
+        self.work.groups += 1;
         // J3: only now, that the group which moved the tail is synced, may the old entries go.
         self.holds
             .made_obsolete(self.tail..tail, &mut self.removals);

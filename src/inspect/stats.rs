@@ -27,8 +27,15 @@ pub struct Stats {
     pub live_bytes: u64,
     /// Size of the log file.
     pub bytes_on_disk: u64,
+    /// Commands that callers and workers have sent to the writer since opening, this question among them. One for a
+    /// batch, however large.
+    pub commands: u64,
     /// Groups committed since opening.
     pub groups: u64,
+    /// Journal entries that hold them.
+    pub entries: u64,
+    /// Bytes of those entries.
+    pub entry_bytes: u64,
     /// Disk syncs since opening.
     pub syncs: u64,
 }
@@ -112,8 +119,11 @@ impl Engine {
             journal_bytes: s.journal_bytes,
             live_bytes: s.live_bytes,
             bytes_on_disk: s.bytes_on_disk,
-            groups: s.groups,
-            syncs: s.syncs,
+            commands: s.work.commands,
+            groups: s.work.groups,
+            entries: s.work.entries,
+            entry_bytes: s.work.entry_bytes,
+            syncs: s.work.syncs,
         })
     }
 }
