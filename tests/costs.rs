@@ -109,6 +109,35 @@ fn main() {
     check("alone, beside what is not used", furnished, alone, &ALONE);
     check("in a batch, beside that", furnished, batches, &IN_A_BATCH);
     check("awaited, beside that", furnished_one, awaited, &AWAITED);
+    written_once();
+}
+
+/// What reaches the log is hardly more than the entries: sled would write each four times, see `journal/leaves.rs`.
+fn written_once() {
+    const ROUNDS: u64 = 25;
+    /// The flight recorder: what begins, and now and then what ends.
+    const RECORDED: f64 = 64.0;
+    let Some(before) = bytes_written() else {
+        println!("skipped: what a process writes is not told here");
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let engine = run_by_two(Engine::builder(dir.path().join("store")));
+    (0..ROUNDS).for_each(|_| through(&engine));
+    let jobs = (ROUNDS * JOBS) as f64;
+    let entries = engine.stats().unwrap().entry_bytes as f64 / jobs;
+    let written = (bytes_written().unwrap() - before) as f64 / jobs;
+    let times = (written - RECORDED) / entries;
+    println!("{written:.0} bytes written a job, {times:.2} times its entries");
+    assert!((0.95..1.5).contains(&times), "{times}");
+    engine.shutdown(Duration::from_mins(1)).unwrap();
+}
+
+/// By this process, so far.
+fn bytes_written() -> Option<u64> {
+    let told = std::fs::read_to_string("/proc/self/io").ok()?;
+    let line = told.lines().find_map(|line| line.strip_prefix("wchar:"))?;
+    line.trim().parse().ok()
 }
 
 fn plain(builder: EngineBuilder) -> Engine {

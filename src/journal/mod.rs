@@ -11,6 +11,7 @@ mod entry;
 mod frame;
 #[cfg(feature = "lab")]
 pub mod lab;
+mod leaves;
 mod memory;
 mod payloads;
 mod replay;

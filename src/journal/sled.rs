@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::commit::Geometry;
+use super::leaves::{self, Key, Leaves};
 use super::swap::{Swap, sync_tree};
 use super::{EntryBytes, Journal};
 use crate::error::{Error, Result};
@@ -55,6 +56,8 @@ pub(super) struct SledJournal {
     path: PathBuf,
     swap: Swap,
     geometry: Geometry,
+    /// As found before the first change.
+    leaves: Option<Leaves>,
     /// Bytes of entries read by scans since it was opened.
     scanned: Cell<u64>,
 }
@@ -250,15 +253,50 @@ impl SledJournal {
             path,
             swap,
             geometry,
+            leaves: None,
             scanned: Cell::new(0),
         })
     }
 
-    /// The newest entry's key and bytes.
-    fn newest(&self) -> Result<Option<(sled::IVec, sled::IVec)>> {
-        let mut entries = self.db()?.iter();
-        self.call("reading the newest entry", |_| {
-            entries.next_back().transpose()
+    /// The newest entry.
+    fn newest(&self) -> Result<Option<(u64, Vec<u8>)>> {
+        let mut newest = None;
+        self.visit(self.db()?.iter().rev(), &mut |position, entry| {
+            newest = Some((position, entry.to_vec()));
+            Ok(false)
+        })?;
+        Ok(newest)
+    }
+
+    fn leaves(&mut self) -> Result<&mut Leaves> {
+        let leaves = match self.leaves.take() {
+            Some(leaves) => leaves,
+            None => self.call("looking at the keys", |db| {
+                let read = |key: sled::IVec| Key::read(&key);
+                let first = db.iter().keys().next().transpose()?;
+                let last = db.iter().keys().next_back().transpose()?;
+                Ok(Leaves::new(first.and_then(read), last.and_then(read)))
+            })?,
+        };
+        Ok(self.leaves.insert(leaves))
+    }
+
+    /// Removes the spacers of entries that went some time ago.
+    fn sweep(&mut self) -> Result<()> {
+        let from = self.leaves()?.swept();
+        let oldest = self.call("looking for the oldest entry", |db| {
+            for key in db.range(leaves::key(from)..) {
+                let (key, value) = key?;
+                if !value.is_empty() {
+                    return Ok(Key::read(&key).map(Key::position));
+                }
+            }
+            Ok(None)
+        })?;
+        let swept = self.leaves()?.sweep(oldest.unwrap_or(from));
+        self.call("removing spacers", |db| {
+            // Small entries have none, unless they came among large ones.
+            leaves::spacers(swept).try_for_each(|spacer| db.remove(spacer).map(drop))
         })
     }
 
@@ -369,33 +407,57 @@ impl SledJournal {
             let (key, value) = entry.map_err(|e| self.damaged("scanning the journal", &e))?;
             self.scanned
                 .set(self.scanned.get().saturating_add(value.len() as u64));
-            if !visit(self.position(&key)?, EntryBytes::Sled(value))? {
-                return Ok(());
+            match self.key(&key)? {
+                Key::Position(position) if !value.is_empty() => {
+                    if !visit(position, EntryBytes::Sled(value))? {
+                        return Ok(());
+                    }
+                }
+                // Prepared, or a spacer.
+                _ if value.is_empty() => {}
+                key => {
+                    return Err(Error::Damaged {
+                        path: self.path.clone(),
+                        what: format!("{key:?} in the journal"),
+                        reason: format!("it has {} bytes, and must have none", value.len()),
+                    });
+                }
             }
         }
     }
 
-    fn position(&self, key: &[u8]) -> Result<u64> {
-        let key: [u8; 8] = key.try_into().map_err(|_| Error::Damaged {
+    fn key(&self, key: &[u8]) -> Result<Key> {
+        Key::read(key).ok_or_else(|| Error::Damaged {
             path: self.path.clone(),
             what: "a key of the journal".to_owned(),
             reason: format!("it has {} bytes, a position has 8", key.len()),
-        })?;
-        Ok(u64::from_be_bytes(key))
+        })
     }
 }
 
 impl Journal for SledJournal {
     fn append(&mut self, position: u64, entry: &Arc<Vec<u8>>) -> Result<()> {
+        let prepared = if entry.len() >= self.geometry.large_entry() {
+            self.leaves()?.prepare(position)
+        } else {
+            position..position
+        };
         self.call("inserting an entry", |db| {
-            db.insert(position.to_be_bytes(), entry.as_slice())
+            for position in prepared.clone() {
+                db.insert(leaves::key(position), &[])?;
+                for spacer in leaves::spacers(position..position + 1) {
+                    db.insert(spacer, &[])?;
+                }
+            }
+            db.insert(leaves::key(position), entry.as_slice())
         })?;
         Ok(())
     }
 
     fn remove(&mut self, position: u64) -> Result<()> {
-        self.call("removing an entry", |db| db.remove(position.to_be_bytes()))?;
-        Ok(())
+        let is_sweep_due = self.leaves()?.is_sweep_due();
+        self.call("removing an entry", |db| db.remove(leaves::key(position)))?;
+        if is_sweep_due { self.sweep() } else { Ok(()) }
     }
 
     fn sync(&mut self) -> Result<()> {
@@ -415,8 +477,10 @@ impl Journal for SledJournal {
     }
 
     fn read(&mut self, position: u64) -> Result<Option<EntryBytes>> {
-        let entry = self.call("reading an entry", |db| db.get(position.to_be_bytes()))?;
-        Ok(entry.map(EntryBytes::Sled))
+        let entry = self.call("reading an entry", |db| db.get(leaves::key(position)))?;
+        Ok(entry
+            .filter(|entry| !entry.is_empty())
+            .map(EntryBytes::Sled))
     }
 
     fn scan(
@@ -424,8 +488,7 @@ impl Journal for SledJournal {
         from: u64,
         visit: &mut dyn FnMut(u64, EntryBytes) -> Result<bool>,
     ) -> Result<()> {
-        let from = from.to_be_bytes();
-        self.visit(self.db()?.range(from..), visit)
+        self.visit(self.db()?.range(leaves::key(from)..), visit)
     }
 
     fn scan_back(&mut self, visit: &mut dyn FnMut(u64, EntryBytes) -> Result<bool>) -> Result<()> {
@@ -433,12 +496,17 @@ impl Journal for SledJournal {
     }
 
     fn positions_below(&mut self, position: u64) -> Result<Vec<u64>> {
-        let mut positions = Vec::new();
-        let end = position.to_be_bytes();
-        self.visit(self.db()?.range(..end), &mut |position, _| {
-            positions.push(position);
-            Ok(true)
+        let below = ..leaves::key(position);
+        let keys = self.call("looking at the keys", |db| {
+            db.range(below).keys().collect::<sled::Result<Vec<_>>>()
         })?;
+        let mut positions = Vec::new();
+        for key in keys {
+            // With what was prepared there and never used.
+            if let Key::Position(position) = self.key(&key)? {
+                positions.push(position);
+            }
+        }
         Ok(positions)
     }
 
@@ -572,6 +640,7 @@ fn message(panic: &(dyn Any + Send)) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
     use std::fs;
 
     use tempfile::TempDir;
@@ -639,6 +708,52 @@ mod tests {
         let reopened = SledJournal::open(&swap, GEOMETRY, &mut |_| Ok(())).unwrap();
         assert_eq!(entries(&reopened), 40);
         assert_eq!(reopened.fingerprint().unwrap(), before);
+    }
+
+    /// A long life with a few entries at a time, also over an opening: what holds their places goes with them.
+    #[test]
+    fn prepared_keys_and_spacers_do_not_pile_up() {
+        let (_dir, swap, mut journal) = opened();
+        let mut held: VecDeque<u64> = (1..=40).collect();
+        // With a gap, as a group that was cut short leaves one.
+        for position in (41..300).chain(350..=1_000) {
+            if position == 500 {
+                journal.shut().unwrap();
+                journal = SledJournal::open(&swap, GEOMETRY, &mut |_| Ok(())).unwrap();
+            }
+            journal.append(position, &Arc::new(vec![7; 300])).unwrap();
+            held.push_back(position);
+            // With the positions in the gap: whatever is below the tail.
+            let gone = held.pop_front().unwrap()..held[0];
+            gone.for_each(|position| journal.remove(position).unwrap());
+            let read = |position: &u64| journal.read(*position).unwrap().unwrap().len();
+            assert!(held.iter().map(read).all(|length| length == 300));
+            journal.sync().unwrap();
+        }
+        let keys = journal.db().unwrap().len();
+        assert!((250..400).contains(&keys), "{keys} keys for 40 entries");
+        assert_eq!(entries(&journal), 40);
+        let newest = journal.newest().unwrap().unwrap();
+        assert_eq!((newest.0, newest.1.len()), (1_000, 300));
+        let mut below = journal.positions_below(980).unwrap();
+        assert!(below.drain(..).eq(961..980));
+        // Prepared and not used: as good as not there.
+        assert!(journal.read(1_001).unwrap().is_none());
+        assert!(journal.positions_below(u64::MAX).unwrap().len() > 40);
+    }
+
+    /// A value where none may be is damage, and so is a key of another length.
+    #[test]
+    fn keys_that_are_not_ours_are_damage() {
+        for (key, value, found) in [
+            (&[0, 0, 0, 0, 0, 0, 0, 9, 0][..], &[1][..], "1 bytes"),
+            (&[7; 10], &[], "10 bytes"),
+        ] {
+            let (_dir, _swap, journal) = opened();
+            journal.db().unwrap().insert(key, value).unwrap();
+            let refused = journal.fingerprint().unwrap_err().to_string();
+            assert!(refused.contains(found), "{refused}");
+        }
     }
 
     /// The check read so much that the copy is opened again, and the log was damaged in between.
