@@ -44,9 +44,23 @@ pub fn batches(jobs: u64) -> impl Iterator<Item = u64> {
     (0..jobs.div_ceil(BATCH)).map(move |n| BATCH.min(jobs - n * BATCH))
 }
 
+/// How many jobs each of the [`PRODUCERS`] enqueues.
+pub fn shares(jobs: u64) -> impl Iterator<Item = u64> {
+    let producers = PRODUCERS as u64;
+    (0..producers).map(move |n| jobs / producers + u64::from(n < jobs % producers))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shares_have_all_jobs() {
+        for jobs in [0, 1, 64, 1_000] {
+            assert_eq!(shares(jobs).sum::<u64>(), jobs);
+            assert!(shares(jobs).max() <= shares(jobs).min().map(|least| least + 1));
+        }
+    }
 
     #[test]
     fn batches_have_all_jobs() {
