@@ -76,7 +76,7 @@ pub fn runtime() -> Result<tokio::runtime::Runtime> {
 
 /// Asks once a millisecond until it is so, where a peer tells nobody that all is done.
 #[cfg(feature = "tokio")]
-pub async fn until<F: Future<Output = Result<bool>>>(is_so: impl Fn() -> F) -> Result<()> {
+pub async fn until(is_so: impl AsyncFn() -> Result<bool>) -> Result<()> {
     let mut tick = tokio::time::interval(Duration::from_millis(1));
     while !is_so().await? {
         tick.tick().await;

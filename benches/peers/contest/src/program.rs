@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn versions_are_those_of_the_lock_file() {
-        let lock = "[[package]]\nname = \"ab\"\nversion = \"1.2.3\"\n\n[[package]]\nname = \"b\"\nversion = \"2.0.0\"\n";
+        let lock = "name = \"ab\"\nversion = \"1.2.3\"\n\nname = \"b\"\nversion = \"2.0.0\"\n";
         assert_eq!(locked(lock, "ab"), "1.2.3");
         assert_eq!(locked(lock, "b"), "2.0.0");
         assert_eq!(locked(lock, "c"), "?");

@@ -11,8 +11,8 @@ use rusqlite::{Connection, Row};
 /// Jobs that a worker runs at once, as in its README.
 const CONCURRENCY: u16 = 10;
 
-/// It asks for `synchronous=NORMAL`, and for a write-ahead log under a name that SQLite does not know (`journal` instead
-/// of `journal_mode`): as shipped it has a rollback journal. `wal` is what was meant.
+/// It asks for `synchronous=NORMAL`, and for a write-ahead log under a name that SQLite does not know (`journal`
+/// instead of `journal_mode`): as shipped it has a rollback journal. `wal` is what was meant.
 ///
 /// Neither is C2. A rollback journal is synced, but not the directory after it was deleted: a power cut soon after a
 /// commit can bring the journal back, and that undoes the commit. A write-ahead log is synced at checkpoints only. And
@@ -104,7 +104,7 @@ async fn through(queue: &Queue, jobs: u64) -> Result<Tally> {
     }
     // A worker counts a job when its completion is committed.
     let finished = || workers.iter().map(|worker| worker.counts().finished);
-    contest::until(|| async { Ok(finished().sum::<u64>() >= jobs) }).await?;
+    contest::until(async || Ok(finished().sum::<u64>() >= jobs)).await?;
     let tally = clock.stop(jobs);
     let left = queue.num_active_jobs().await?;
     let left = left.pending + left.running;

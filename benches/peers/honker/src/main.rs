@@ -1,4 +1,5 @@
-//! honker: queues, streams and schedules in SQLite. It has no workers of its own: whoever works claims and acknowledges.
+//! honker: queues, streams and schedules in SQLite. It has no workers of its own: whoever works claims, and
+//! acknowledges.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,8 +34,8 @@ const fn setup(name: &'static str, class: Class, lacks: &'static [Lack]) -> Setu
     }
 }
 
-/// As shipped: a write-ahead log with `synchronous=NORMAL`, which is synced at checkpoints only. `full` syncs each commit.
-/// Workers take one job after the other, as in the README; with `batches` they use the calls that take several.
+/// As shipped: a write-ahead log with `synchronous=NORMAL`, which is synced at checkpoints only. `full` syncs each
+/// commit. Workers take one job after the other, as in the README; with `batches` they use the calls that take several.
 static PEER: Peer = Peer {
     name: "honker",
     sort: Sort::Engine,

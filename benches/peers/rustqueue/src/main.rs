@@ -12,7 +12,7 @@ use rustqueue::engine::queue::{BatchAckItem, BatchPushItem};
 use rustqueue::storage::{BufferedRedbConfig, RedbStorage};
 use rustqueue::{Job, QueueManager, RustQueue};
 use serde_json::Value;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 const QUEUE: &str = "noop";
 
@@ -101,19 +101,18 @@ async fn push(queue: &RustQueue) -> Result<()> {
 /// The managed worker of its documentation: one job after the other.
 async fn through(queue: &RustQueue, jobs: u64) -> Result<Tally> {
     let ran = Arc::new(Count::default());
-    let workers: Vec<_> = (0..contest::WORKERS)
-        .map(|_| {
-            let (queue, ran) = (queue.clone(), Arc::clone(&ran));
-            tokio::spawn(async move {
-                let run = move |_: Job| {
-                    ran.add(1);
-                    async { Ok::<(), String>(()) }
-                };
-                let never = std::future::pending();
-                queue.run_worker_with_shutdown(QUEUE, run, never).await
-            })
-        })
-        .collect();
+    let mut workers = JoinSet::new();
+    for _ in 0..contest::WORKERS {
+        let (queue, ran) = (queue.clone(), Arc::clone(&ran));
+        workers.spawn(async move {
+            let run = move |_: Job| {
+                ran.add(1);
+                async { Ok::<(), String>(()) }
+            };
+            let never = std::future::pending();
+            queue.run_worker_with_shutdown(QUEUE, run, never).await
+        });
+    }
     let clock = Clock::start();
     let producers: Vec<JoinHandle<Result<()>>> = contest::shares(jobs)
         .map(|share| {
@@ -129,18 +128,15 @@ async fn through(queue: &RustQueue, jobs: u64) -> Result<Tally> {
     for producer in producers {
         producer.await??;
     }
-    contest::until(|| async {
-        let ended = workers.iter().any(JoinHandle::is_finished);
-        contest::ensure!(!ended, "a worker has ended");
+    let is_done = async || {
         // Asked only when all have run: it counts them one by one.
         Ok(ran.now() >= jobs && queue.get_queue_stats(QUEUE).await?.completed >= jobs)
-    })
-    .await?;
-    let tally = clock.stop(jobs);
-    for worker in workers {
-        worker.abort();
+    };
+    tokio::select! {
+        done = contest::until(is_done) => done?,
+        Some(end) = workers.join_next() => contest::bail!("a worker has ended: {end:?}"),
     }
-    Ok(tally)
+    Ok(clock.stop(jobs))
 }
 
 async fn with_manager(path: &Path, measure: Measure) -> Result<Tally> {
@@ -172,24 +168,19 @@ async fn fill(manager: &QueueManager, jobs: u64) -> Result<()> {
 
 async fn through_in_batches(manager: &Arc<QueueManager>, jobs: u64) -> Result<Tally> {
     let done = Arc::new(Count::default());
-    let workers: Vec<_> = (0..contest::WORKERS)
-        .map(|_| tokio::spawn(work(Arc::clone(manager), Arc::clone(&done))))
-        .collect();
+    let mut workers = JoinSet::new();
+    for _ in 0..contest::WORKERS {
+        workers.spawn(work(Arc::clone(manager), Arc::clone(&done)));
+    }
     let clock = Clock::start();
     for batch in contest::batches(jobs) {
         fill(manager, batch).await?;
     }
-    contest::until(|| async {
-        let ended = workers.iter().any(JoinHandle::is_finished);
-        contest::ensure!(!ended, "a worker has ended");
-        Ok(done.now() >= jobs)
-    })
-    .await?;
-    let tally = clock.stop(jobs);
-    for worker in workers {
-        worker.abort();
+    tokio::select! {
+        all = contest::until(async || Ok(done.now() >= jobs)) => all?,
+        Some(end) = workers.join_next() => contest::bail!("a worker has ended: {end:?}"),
     }
-    Ok(tally)
+    Ok(clock.stop(jobs))
 }
 
 /// Takes and acknowledges many at a time.
