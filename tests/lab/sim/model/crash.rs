@@ -31,7 +31,7 @@ impl Model {
         self.find_new(&seen, unanswered, at, read)?;
         let mut missing = Vec::new();
         for (id, job) in &before {
-            let versions = versions(*id, job, unanswered, at.now_ms);
+            let versions = versions(*id, job, unanswered, at);
             match seen.get(id) {
                 Some(row) => {
                     let mut fit = versions
@@ -127,7 +127,7 @@ impl Model {
                         power: true,
                         cut_openings: 1,
                     };
-                    let versions = versions(id, &job, unanswered, at.now_ms);
+                    let versions = versions(id, &job, unanswered, at);
                     let mut versions = versions.iter().flatten();
                     let job = versions.find_map(|job| Model::recovered(job, row, crash, at));
                     self.jobs.insert(
@@ -155,12 +155,7 @@ impl Model {
         }
         follow_clock(&mut job, row, at);
         let mut ways = vec![job.clone()];
-        // By the clock of the step that was cut off.
-        let then = Moment {
-            now_ms: at.latest_ms,
-            ..at
-        };
-        ways.extend(expired(&job, then));
+        ways.extend(expired(&job, at.of_the_cut_step()));
         // Claimed in the step that was cut off.
         if job.is == Is::Waiting {
             let mut claimed = job.clone();
@@ -230,7 +225,9 @@ fn after_crash(job: &Job, crash: Crash) -> Vec<Job> {
 }
 
 /// What a job may be when any of what was on its way may have been done, in its order. `None`: it is gone.
-fn versions(id: u64, job: &Job, unanswered: &[Asked], now_ms: i64) -> Vec<Option<Job>> {
+fn versions(id: u64, job: &Job, unanswered: &[Asked], at: Moment) -> Vec<Option<Job>> {
+    let now_ms = at.now_ms;
+    let then = at.of_the_cut_step();
     let mut versions = vec![Some(job.clone())];
     for asked in unanswered {
         let more: Vec<Option<Job>> = versions
@@ -255,9 +252,10 @@ fn versions(id: u64, job: &Job, unanswered: &[Asked], now_ms: i64) -> Vec<Option
                         _ => Vec::new(),
                     }
                 }
-                Asked::Call(call) if about(call) == Some(id) && may(job, call) => {
-                    // Perhaps it was taken back before, in the same step.
-                    let befores = taken_back(job).into_iter().chain([job.clone()]);
+                Asked::Call(call) if about(call) == Some(id) => {
+                    // Perhaps it was taken back, or expired, before, in the same step.
+                    let befores = [taken_back(job), expired(job, then), Some(job.clone())];
+                    let befores = befores.into_iter().flatten().filter(|job| may(job, call));
                     let afters = befores.map(|before| changed(&before, call, now_ms));
                     let loose = |job: Job| Job {
                         due_unknown: job.moves == Some(true),

@@ -43,7 +43,14 @@ impl Model {
 
     /// What time and the engine may have made of a job.
     fn became(job: &Job, row: &Seen, at: Moment) -> Result<Job, Broken> {
-        let became = job.either(|job| Model::one_became(job, row, at));
+        let is_either = job.moves.is_none();
+        let became = job.either(|job| {
+            let became = Model::one_became(job, row, at)?;
+            // Whether its time moved with the clock shows in that it was claimed.
+            let is_claimed = job.is == Is::Waiting && matches!(became.is, Is::Running(..));
+            let is_early = is_either && is_claimed && !became.is_due(at.now_ms);
+            (!is_early).then_some(became)
+        });
         became.ok_or_else(|| {
             format!(
                 "{}: job {} was {job:?} and is {row:?}",

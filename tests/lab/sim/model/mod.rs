@@ -43,6 +43,16 @@ pub(crate) struct Moment {
     pub(crate) closing: Option<u64>,
 }
 
+impl Moment {
+    /// By the clock of the step that a crash cut off.
+    pub(crate) fn of_the_cut_step(self) -> Moment {
+        Moment {
+            now_ms: self.latest_ms,
+            ..self
+        }
+    }
+}
+
 /// How a process ended, for what became of its claims.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Crash {
