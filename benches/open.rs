@@ -19,7 +19,7 @@ use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use common::{Noop, PAYLOAD, mb, ms, noop};
+use common::{Noop, PAYLOAD, mb, ms, resident, resident_max};
 use jobsled::bench::BareJournal;
 use jobsled::{Context, Engine};
 
@@ -36,7 +36,7 @@ fn main() {
 
 fn report() {
     let jobs = common::jobs().to_string();
-    let rounds = std::env::var("JOBSLED_BENCH_ROUNDS").map_or(3, |n| n.parse().unwrap());
+    let rounds = common::setting("ROUNDS", 3);
     let dir = common::dir();
     println!("{jobs} pending jobs of {PAYLOAD} bytes; every line is a process of its own");
     for end in ["clean", "killed"] {
@@ -82,11 +82,7 @@ fn copy_tree(from: &Path, to: &Path) {
 fn fill(store: &Path, jobs: u64, end: Option<&str>) {
     let engine = Engine::builder(store).open().unwrap();
     let before = resident();
-    for _ in 0..jobs / 1_000 {
-        let mut batch = engine.batch();
-        batch.extend((0..1_000).map(|_| noop()));
-        batch.enqueue().unwrap();
-    }
+    common::fill(&engine, jobs, 1_000);
     let stats = engine.stats().unwrap();
     println!(
         "filled ({}): {:.0} MB on disk, {:.0} MB resident",
@@ -121,7 +117,7 @@ fn open(store: &Path) {
         ms(open),
         ms(first),
         mb(resident()),
-        mb(status("VmHWM:"))
+        mb(resident_max())
     );
     engine.shutdown(Duration::ZERO).unwrap();
 }
@@ -134,16 +130,4 @@ fn scan(store: &Path) {
         ms(took),
         ms(begun.elapsed())
     );
-}
-
-fn resident() -> u64 {
-    status("VmRSS:")
-}
-
-/// A figure of the process, in bytes; 0 where the system has no such file.
-fn status(name: &str) -> u64 {
-    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    kib.unwrap_or(0) * 1_024
 }
