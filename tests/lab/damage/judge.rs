@@ -108,7 +108,7 @@ fn after(
         Err(error) => {
             *counts.entry("nothing left").or_default() += 1;
             return match refusal {
-                Some(refusal) if may_be_hopeless(&error, store, done) => {
+                Some(refusal) if may_be_hopeless(&error, store, pristine, done) => {
                     Ok(format!("{refusal} / {error}"))
                 }
                 other => Err(format!("nothing repaired: {error}, after {other:?}")),
@@ -200,16 +200,17 @@ fn refused_well(error: &Error) -> Result<(), String> {
 }
 
 /// Whether it may be that nothing could be saved.
-fn may_be_hopeless(error: &Error, store: &Path, done: &Done) -> bool {
+fn may_be_hopeless(error: &Error, store: &Path, pristine: &Pristine, done: &Done) -> bool {
     match error {
         Error::NothingLeft { .. } => {
-            let is_anothers = |what: &String| what.ends_with("/db: another store's");
-            let is_empty = |dir: &str| {
-                let log = fs::read(store.join(dir).join("db")).unwrap_or_default();
-                whole_entries(&log).is_empty()
+            let stores_in = |dir: &Path| -> BTreeSet<u128> {
+                let logs = ["journal", "journal.new", "journal.old"];
+                let logs = logs.map(|log| fs::read(dir.join(log).join("db")).unwrap_or_default());
+                let entries = logs.iter().flat_map(|log| whole_entries(log));
+                entries.map(|entry| entry.store).collect()
             };
-            let journals = ["journal", "journal.new", "journal.old"];
-            done.what.iter().any(is_anothers) || journals.into_iter().all(is_empty)
+            // A block of another store's journal brings entries, and none of this one's.
+            stores_in(store).is_disjoint(&stores_in(&pristine.dir))
         }
         // A lock of a later version.
         Error::NewerFormat { .. } => done.touches("lock"),
