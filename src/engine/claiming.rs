@@ -36,6 +36,9 @@ impl Core {
         let Some(run) = self.running.get(&id).filter(|run| run.live.take_back()) else {
             return Ok(false);
         };
+        if let Some(link) = run.pool.and_then(|pool| self.pools.get_mut(pool)) {
+            link.has_taken_back = true;
+        }
         let outcome = Outcome::GivenBack { started: false };
         self.settle(Settle::by_the_writer(id, run.claim, outcome))?;
         Ok(true)
@@ -52,6 +55,15 @@ impl Core {
             self.take_back(id)?;
         }
         Ok(())
+    }
+
+    /// What was taken back does not count as something for slots to do.
+    pub(super) fn forget_taken_back(&mut self) {
+        for link in &mut self.pools {
+            if std::mem::take(&mut link.has_taken_back) {
+                link.outs.forget_taken_back();
+            }
+        }
     }
 
     /// I5: a job of higher priority must not wait behind lower ones that were claimed ahead.
@@ -98,8 +110,10 @@ impl Core {
             link.ahead = 0;
         }
         let room = (link.slots + link.ahead).saturating_sub(link.outstanding);
+        let mut low = link.ahead / 2;
         for _ in 0..room {
             let Pick::Job(key, queue) = self.ledger.pick(pool) else {
+                low = 0; // nothing more to be had: only the last one presses
                 break;
             };
             let live = self.claim(key.id, Some(pool))?;
@@ -116,6 +130,9 @@ impl Core {
                 link.handed.push_back((queue, key.priority(), live));
             }
             self.pending.claims.push((key.id, Target::Pool(pool)));
+        }
+        if let Some(link) = self.pools.get(pool) {
+            link.outs.set_low(low);
         }
         Ok(())
     }
@@ -152,6 +169,9 @@ impl Core {
             None => (0, crate::job::millis(self.limits.lock_timeout)),
         };
         let live = Arc::new(Live::new(id, attempt, time_limit_ms, stall_timeout_ms));
+        if self.ledger.has_cap(record.queue) || self.waiters.jobs.contains_key(&id) {
+            live.is_awaited_now();
+        }
         if time_limit_ms > 0 || stall_timeout_ms > 0 {
             self.limited.insert(id);
         }

@@ -63,6 +63,8 @@ pub(crate) struct PoolLink {
     /// Gives back what it gets: how long it was left alone for that, and until when (awake time) it is.
     pub(super) rest: Duration,
     pub(super) rests_until: Option<Duration>,
+    /// Some of what it was handed was taken back in this group.
+    pub(super) has_taken_back: bool,
     /// Handed out, in order of their claims; those that began are dropped from the ends when met.
     pub(super) handed: VecDeque<(QueueIx, Priority, Arc<Live>)>,
 }
@@ -83,6 +85,7 @@ impl PoolLink {
             ahead: 0,
             rest: Duration::ZERO,
             rests_until: None,
+            has_taken_back: false,
             handed: VecDeque::new(),
         }
     }
@@ -343,28 +346,4 @@ impl std::fmt::Debug for Core {
             .field("chain", &self.chain)
             .finish_non_exhaustive()
     }
-}
-
-/// Commands that one group takes at most, and payload bytes: about what one sync may carry.
-pub(crate) const GROUP_COMMANDS_MAX: usize = 8_192;
-pub(crate) const GROUP_BYTES_MAX: usize = 384 * 1024;
-
-/// Takes what is waiting, up to the bounds of a group.
-pub(crate) fn drain(
-    first: Option<Command>,
-    mut more: impl FnMut() -> Option<Command>,
-) -> Vec<Command> {
-    let mut bytes = 0;
-    let mut commands = Vec::new();
-    let mut next = first.or_else(&mut more);
-    while let Some(command) = next {
-        bytes += command.weight().1;
-        commands.push(command);
-        next = if commands.len() < GROUP_COMMANDS_MAX && bytes < GROUP_BYTES_MAX {
-            more()
-        } else {
-            None
-        };
-    }
-    commands
 }

@@ -277,6 +277,9 @@ impl Core {
                     .record(id)
                     .is_some_and(|r| !r.state().is_finished());
                 if running {
+                    if let Some(run) = self.running.get(&id) {
+                        run.live.is_awaited_now();
+                    }
                     self.waiters.jobs.entry(id).or_default().push(reply);
                 } else {
                     reply.send(self.ending(id));

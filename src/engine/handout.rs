@@ -86,7 +86,15 @@ impl HandOut {
 
     /// Tells the writer how it ended.
     pub(crate) fn settle(mut self, outcome: Outcome, ran_us: u64) {
-        self.send(outcome, ran_us, None);
+        self.send(outcome, ran_us, None, || true);
+    }
+
+    /// The same for one of a pool's jobs: it presses only if somebody waits for it, or the pool for more jobs.
+    pub(crate) fn settle_unhurried(mut self, outcome: Outcome, ran_us: u64, outs: &HandOuts) {
+        // E11: asked under the inbox's lock. If jobs are left, the end of the last one comes after this one.
+        let live = self.live.clone();
+        let presses = || live.is_awaited() || outs.is_low();
+        self.send(outcome, ran_us, None, presses);
     }
 
     pub(crate) fn settle_and_ask(
@@ -95,21 +103,27 @@ impl HandOut {
         ran_us: u64,
         reply: super::Reply<bool>,
     ) {
-        self.send(outcome, ran_us, Some(reply));
+        self.send(outcome, ran_us, Some(reply), || true);
     }
 
-    fn send(&mut self, outcome: Outcome, ran_us: u64, reply: Option<super::Reply<bool>>) {
+    fn send(
+        &mut self,
+        outcome: Outcome,
+        ran_us: u64,
+        reply: Option<super::Reply<bool>>,
+        presses: impl FnOnce() -> bool,
+    ) {
         self.settled = true;
         self.live.end();
-        let settle = Settle {
+        let settle = Command::Settle(Settle {
             id: self.id,
             claim: self.claim,
             outcome,
             kept: self.kept.take(),
             ran_us,
             reply,
-        };
-        self.inbox.send_unbounded(Command::Settle(settle));
+        });
+        self.inbox.send_unhurried(settle, presses);
     }
 }
 
@@ -119,7 +133,7 @@ impl Drop for HandOut {
         if !self.settled && self.live.stage() != Stage::TakenBack {
             // L11: begun is what its holder could work on.
             let started = self.arrived && self.live.stage() != Stage::Waiting;
-            self.send(Outcome::GivenBack { started }, 0, None);
+            self.send(Outcome::GivenBack { started }, 0, None, || true);
         }
     }
 }
@@ -168,6 +182,8 @@ pub(crate) struct Live {
     pub(crate) time_limit_ms: u64,
     pub(crate) stall_timeout_ms: u64,
     stage: AtomicU8,
+    /// Somebody waits for its end, or other jobs do.
+    awaited: AtomicBool,
     asked: AtomicU8,
     reason: Mutex<String>,
     /// Milliseconds of the awake clock; 0 before.
@@ -221,6 +237,7 @@ impl Live {
             time_limit_ms,
             stall_timeout_ms,
             stage: AtomicU8::new(Stage::Waiting as u8),
+            awaited: AtomicBool::new(false),
             asked: AtomicU8::new(Asked::No as u8),
             reason: Mutex::default(),
             started_at: AtomicU64::new(0),
@@ -252,6 +269,15 @@ impl Live {
             self.log.end();
         }
         taken
+    }
+
+    /// Its end is told at once. One that is just being told may come a little later.
+    pub(crate) fn is_awaited_now(&self) {
+        self.awaited.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_awaited(&self) -> bool {
+        self.awaited.load(Ordering::Relaxed)
     }
 
     fn end(&self) {
@@ -442,6 +468,10 @@ pub(crate) struct HandOuts {
     begun: AtomicUsize,
     /// Jobs that the pool gave back unbegun since then.
     refused: AtomicUsize,
+    /// Jobs that wait here.
+    left: AtomicUsize,
+    /// So many or fewer, and the writer is to see to more.
+    low: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -459,6 +489,7 @@ impl HandOuts {
         let before = queue.jobs.len();
         queue.jobs.extend(jobs);
         let more = queue.jobs.len() - before;
+        self.left.store(queue.jobs.len(), Ordering::Relaxed);
         drop(queue);
         let woken = if fault::bug(Bug::SlotNotWoken) {
             0
@@ -477,11 +508,8 @@ impl HandOuts {
     pub(crate) fn next(&self) -> Option<HandOut> {
         let mut queue = self.queue.lock();
         loop {
-            if let Some(job) = queue.jobs.pop_front() {
-                if job.live.stage() == Stage::Waiting {
-                    return Some(job);
-                }
-                continue;
+            if let Some(job) = self.pop(&mut queue) {
+                return Some(job);
             }
             if queue.closed {
                 return None;
@@ -492,13 +520,30 @@ impl HandOuts {
 
     /// The next job if there is one.
     pub(crate) fn try_next(&self) -> Option<HandOut> {
+        self.pop(&mut self.queue.lock())
+    }
+
+    fn pop(&self, queue: &mut Waiting) -> Option<HandOut> {
+        let is_there = |job: &HandOut| job.live.stage() == Stage::Waiting;
+        let job = std::iter::from_fn(|| queue.jobs.pop_front()).find(is_there);
+        self.left.store(queue.jobs.len(), Ordering::Relaxed);
+        job
+    }
+
+    /// Those that were taken back are not counted any more.
+    pub(crate) fn forget_taken_back(&self) {
         let mut queue = self.queue.lock();
-        while let Some(job) = queue.jobs.pop_front() {
-            if job.live.stage() == Stage::Waiting {
-                return Some(job);
-            }
-        }
-        None
+        queue.jobs.retain(|job| job.live.stage() == Stage::Waiting);
+        self.left.store(queue.jobs.len(), Ordering::Relaxed);
+    }
+
+    /// Whether the ends of its jobs press: the pool's slots wait for more, or are soon going to.
+    pub(crate) fn is_low(&self) -> bool {
+        self.left.load(Ordering::Relaxed) <= self.low.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_low(&self, low: usize) {
+        self.low.store(low, Ordering::Relaxed);
     }
 
     pub(crate) fn note_begun(&self) {

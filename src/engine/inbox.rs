@@ -2,16 +2,27 @@
 //!
 //! New jobs are bounded, by number and bytes: a caller waits, or is told that it is full. What workers
 //! and people say about existing jobs is never held up: there are only so many of them.
+//!
+//! Everything presses, but for the ends of attempts for which neither a caller nor a slot waits: those the writer
+//! gathers, so that a pool with enough to do costs a group now and then and not one for every few jobs.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::command::Command;
 use crate::error::{Error, Result};
-use crate::sys::sync::channel::{Receiver, Sender, unbounded};
 use crate::sys::sync::{Condvar, Mutex};
 
 /// What ended a writer that nothing else has ended.
 pub(crate) const PANICKED: &str = "the writer panicked";
+
+/// How long ends that press nobody are gathered. So much work a crash may have done in vain, besides what ran.
+const GATHERED_FOR: Duration = Duration::from_millis(2);
+
+/// Commands that one group takes at most, and payload bytes: about what one sync may carry.
+const GROUP_COMMANDS_MAX: usize = 8_192;
+const GROUP_BYTES_MAX: usize = 384 * 1024;
 
 /// What a blocking enqueue does when the inbox is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,21 +34,35 @@ pub(crate) enum WhenFullRule {
 /// Sends commands to the writer; cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Inbox {
-    send: Sender<Command>,
     gate: Arc<Gate>,
 }
 
-/// Counts the jobs that wait to be stored.
+/// The writer's end of it. When it is gone, whatever comes is dropped, and with it the slot for its answer.
+#[derive(Debug)]
+pub(crate) struct Commands {
+    gate: Arc<Gate>,
+    /// Taken out, for the next groups.
+    taken: VecDeque<Command>,
+}
+
+/// What callers and writer share.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    waiting: Mutex<Load>,
+    waiting: Mutex<Waiting>,
+    came: Condvar,
     freed: Condvar,
     jobs_max: usize,
     bytes_max: usize,
 }
 
 #[derive(Debug, Default)]
-struct Load {
+struct Waiting {
+    commands: VecDeque<Command>,
+    /// One of them is not to be kept waiting.
+    presses: bool,
+    /// Nobody takes them any more.
+    is_unread: bool,
+    /// New jobs, and the bytes of their payloads, until they are stored.
     jobs: usize,
     bytes: usize,
     closed: bool,
@@ -46,7 +71,15 @@ struct Load {
     given_up: Option<String>,
 }
 
-impl Load {
+impl Waiting {
+    /// True: the writer may have to be woken.
+    fn push(&mut self, command: Command, presses: bool) -> bool {
+        let wake = self.commands.is_empty() || (presses && !self.presses);
+        self.presses |= presses;
+        self.commands.push_back(command);
+        wake
+    }
+
     /// Why nobody may enter. Nothing of theirs was stored, whatever became of the others.
     fn refusal(&self) -> Option<Error> {
         match &self.given_up {
@@ -59,36 +92,37 @@ impl Load {
 }
 
 impl Inbox {
-    pub(crate) fn new(jobs_max: usize, bytes_max: usize) -> (Inbox, Receiver<Command>) {
-        let (send, receive) = unbounded();
-        let gate = Gate {
+    pub(crate) fn new(jobs_max: usize, bytes_max: usize) -> (Inbox, Commands) {
+        let gate = Arc::new(Gate {
             waiting: Mutex::default(),
+            came: Condvar::new(),
             freed: Condvar::new(),
             jobs_max,
             bytes_max,
+        });
+        let commands = Commands {
+            gate: gate.clone(),
+            taken: VecDeque::new(),
         };
-        (
-            Inbox {
-                send,
-                gate: Arc::new(gate),
-            },
-            receive,
-        )
+        (Inbox { gate }, commands)
     }
 
     /// Sends a command that brings new jobs; waits for room, or is refused. Refused, the command is
     /// dropped: the caller has to take back what it wrote for it.
     pub(crate) fn send(&self, command: Command, when_full: WhenFullRule) -> Result<()> {
-        let (jobs, bytes) = command.weight();
-        self.gate.enter(jobs, bytes, when_full)?;
-        let refusal = || self.gate.waiting.lock().refusal().unwrap_or(Error::Closed);
-        self.send.send(command).map_err(|_| refusal())
+        self.gate.enter(command, when_full)
     }
 
     /// Sends a command about what exists already. If the writer is gone, its reply slot is dropped
     /// and that tells the caller.
     pub(crate) fn send_unbounded(&self, command: Command) {
-        let _ = self.send.send(command);
+        self.gate.push(command, || true);
+    }
+
+    /// The same for what can wait a moment, for company, unless it `presses`. That is asked at the last moment: what
+    /// others send after it may count on it to have been said before.
+    pub(crate) fn send_unhurried(&self, command: Command, presses: impl FnOnce() -> bool) {
+        self.gate.push(command, presses);
     }
 
     pub(crate) fn gate(&self) -> &Arc<Gate> {
@@ -96,12 +130,55 @@ impl Inbox {
     }
 }
 
+impl Commands {
+    /// Waits for commands, `at_most` so long (`None`: for ever), and takes what has come, up to the bounds of a group.
+    pub(crate) fn group(&mut self, at_most: Option<Duration>) -> Vec<Command> {
+        if self.taken.is_empty() {
+            self.gate.take(&mut self.taken, at_most);
+        }
+        let mut bytes = 0;
+        let mut group = Vec::new();
+        while group.len() < GROUP_COMMANDS_MAX
+            && bytes < GROUP_BYTES_MAX
+            && let Some(command) = self.taken.pop_front()
+        {
+            bytes += command.weight().1;
+            group.push(command);
+        }
+        group
+    }
+
+    /// What is there now, up to the bounds of a group.
+    pub(crate) fn group_now(&mut self) -> Vec<Command> {
+        self.group(Some(Duration::ZERO))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.taken.is_empty() && self.gate.waiting.lock().commands.is_empty()
+    }
+}
+
+impl Drop for Commands {
+    fn drop(&mut self) {
+        let mut waiting = self.gate.waiting.lock();
+        waiting.is_unread = true;
+        let left = std::mem::take(&mut waiting.commands);
+        drop(waiting);
+        drop(left); // outside the lock: it may wake others
+    }
+}
+
 impl Gate {
-    fn enter(&self, jobs: usize, bytes: usize, when_full: WhenFullRule) -> Result<()> {
+    fn enter(&self, command: Command, when_full: WhenFullRule) -> Result<()> {
+        let (jobs, bytes) = command.weight();
         let mut load = self.waiting.lock();
         loop {
             if let Some(refusal) = load.refusal() {
                 return Err(refusal);
+            }
+            if load.is_unread {
+                return Err(Error::Closed);
             }
             // A command larger than the bound is let in alone.
             let fits = load.jobs == 0
@@ -109,6 +186,11 @@ impl Gate {
             if fits {
                 load.jobs += jobs;
                 load.bytes += bytes;
+                let wake = load.push(command, true);
+                drop(load);
+                if wake {
+                    self.came.notify_one();
+                }
                 return Ok(());
             }
             match when_full {
@@ -123,6 +205,42 @@ impl Gate {
                 WhenFullRule::Wait => self.freed.wait(&mut load),
             }
         }
+    }
+
+    fn push(&self, command: Command, presses: impl FnOnce() -> bool) {
+        let mut waiting = self.waiting.lock();
+        if waiting.is_unread {
+            drop(waiting);
+            drop(command); // outside the lock: it may wake its caller
+            return;
+        }
+        // E11: with the lock held, so that an end sent later was not counted on in vain.
+        let wake = waiting.push(command, presses());
+        drop(waiting);
+        if wake {
+            self.came.notify_one();
+        }
+    }
+
+    fn take(&self, into: &mut VecDeque<Command>, at_most: Option<Duration>) {
+        let mut waiting = self.waiting.lock();
+        match at_most {
+            Some(time) if waiting.commands.is_empty() && !time.is_zero() => {
+                self.came.wait_for(&mut waiting, time);
+            }
+            Some(_) => {}
+            None => {
+                while waiting.commands.is_empty() {
+                    self.came.wait(&mut waiting);
+                }
+            }
+        }
+        let gather = at_most.map_or(GATHERED_FOR, |time| time.min(GATHERED_FOR));
+        if !waiting.commands.is_empty() && !waiting.presses && !gather.is_zero() {
+            self.came.wait_for(&mut waiting, gather);
+        }
+        waiting.presses = false;
+        std::mem::swap(&mut waiting.commands, into);
     }
 
     /// The writer took these.

@@ -68,8 +68,9 @@ pub(crate) use watchdog::Watchdog;
 pub(crate) use writer::spawn as spawn_writer;
 #[cfg(feature = "lab")]
 pub(crate) use {
-    self::core::{Core, Disk, drain},
+    self::core::{Core, Disk},
     command::Settle,
+    inbox::Commands,
     recover::read_back,
 };
 

@@ -124,6 +124,7 @@ impl Core {
                 self.claim_for_pool(pool)?;
             }
         }
+        self.forget_taken_back();
         self.compact()
     }
 

@@ -4,46 +4,51 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::command::Command;
-use super::core::{Core, drain};
-use super::inbox::{Inbox, PANICKED};
+use super::core::Core;
+use super::inbox::{Commands, Inbox, PANICKED};
 use super::recorder::Recorder;
 use crate::error::{Error, Result};
 use crate::fault::{self, Point};
 use crate::sys;
-use crate::sys::sync::channel::{Receiver, RecvTimeoutError, TryRecvError};
 use crate::sys::thread::JoinHandle;
 
 /// Starts the writer. It ends when the engine is closed; after a failed write it stays, to refuse.
-pub(crate) fn spawn(core: Core, commands: Receiver<Command>) -> Result<JoinHandle> {
+pub(crate) fn spawn(core: Core, commands: Commands) -> Result<JoinHandle> {
     let inbox = core.inbox.clone();
     core.clock().on_move(Box::new(move || {
         inbox.send_unbounded(Command::Wake);
         !inbox.gate().is_closed()
     }));
-    sys::thread::spawn("jobsled-writer", move || run(core, &commands))
+    sys::thread::spawn("jobsled-writer", move || run(core, commands))
 }
 
-fn run(mut core: Core, commands: &Receiver<Command>) {
+fn run(mut core: Core, mut commands: Commands) {
     let _guard = LetGo {
         inbox: core.inbox.clone(),
         recorder: core.disk.recorder.clone(),
     };
     // I3: the first step comes unasked: what was ready when the store was opened starts now.
-    let mut first = Some(None);
-    while !core.is_closed() {
-        let Some(first) = first.take().or_else(|| next(&core, commands)) else {
-            break;
-        };
-        let group = drain(first, || commands.try_recv().ok());
+    let mut group = commands.group_now();
+    loop {
         // An error has poisoned the core and told everybody; what comes from now on is refused.
         if let Err(error) = core.step(group) {
             log::error!("{error}");
         }
+        if core.is_closed() {
+            break;
+        }
+        group = commands.group(wait_at_most(&core));
     }
     core.close();
-    // Whatever still comes is answered, until the last sender is gone or the channel is empty.
-    while let Ok(command) = commands.try_recv() {
-        command.refuse(|| Error::Closed);
+    // Whatever still comes is answered, until nothing is left; what comes later finds nobody.
+    loop {
+        let late = commands.group_now();
+        if late.is_empty() {
+            break;
+        }
+        for command in late {
+            command.refuse(|| Error::Closed);
+        }
     }
 }
 
@@ -67,25 +72,14 @@ impl Drop for LetGo {
     }
 }
 
-/// Waits for a command. `Some(None)`: time is up. `None` only if no sender were left, and the core has one itself.
-fn next(core: &Core, commands: &Receiver<Command>) -> Option<Option<Command>> {
+/// How long to wait for commands; `None`: for ever.
+fn wait_at_most(core: &Core) -> Option<Duration> {
     let wait = core.sleep_at_most();
     if core.wants_idle_step() || wait.is_some_and(|wait| wait.is_zero()) {
-        return match commands.try_recv() {
-            Ok(command) => Some(Some(command)),
-            Err(TryRecvError::Empty) => Some(None),
-            Err(TryRecvError::Disconnected) => None,
-        };
+        return Some(Duration::ZERO);
     }
-    match wait.map(|wait| core.clock().real_wait(wait).map(whole_millis)) {
-        // By a manual clock: woken when it is moved.
-        None | Some(None) => commands.recv().ok().map(Some),
-        Some(Some(wait)) => match commands.recv_timeout(wait) {
-            Ok(command) => Some(Some(command)),
-            Err(RecvTimeoutError::Timeout) => Some(None),
-            Err(RecvTimeoutError::Disconnected) => None,
-        },
-    }
+    // By a manual clock there is no such time: woken when it is moved.
+    Some(whole_millis(core.clock().real_wait(wait?)?))
 }
 
 /// Rounded up: the wall clock is read in milliseconds, and waking a little early would mean to look twice.

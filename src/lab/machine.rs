@@ -15,8 +15,8 @@ use super::words::{
 };
 use crate::clock::{Clock, ManualClock};
 use crate::engine::{
-    Asked, Command, Core, Disk, HandOut, HandOuts, Inbox, Limits, Live, Parts, PoolLink, Recorder,
-    Reply, Settle, Watchdog, drain, first_group, read_back, recover,
+    Asked, Command, Commands, Core, Disk, HandOut, HandOuts, Inbox, Limits, Live, Parts, PoolLink,
+    Recorder, Reply, Settle, Watchdog, first_group, read_back, recover,
 };
 use crate::error::{Error, Result};
 use crate::job::JobId;
@@ -138,7 +138,7 @@ impl Drop for Machine {
 struct On {
     core: Core,
     inbox: Inbox,
-    commands: Receiver<Command>,
+    commands: Commands,
     outs: Arc<HandOuts>,
     recorder: Arc<Recorder>,
     witness: Option<std::fs::File>,
@@ -302,7 +302,7 @@ impl Machine {
     /// Carries out one group of what was sent. False: the engine says that it has failed for good.
     pub fn step(&mut self) -> bool {
         let Some(on) = &mut self.on else { return false };
-        let group = drain(None, || on.commands.try_recv().ok());
+        let group = on.commands.group_now();
         let well = on.core.step(group).is_ok();
         let moments = on.held.extract_if(.., |answer| !answer.is_empty());
         on.moments

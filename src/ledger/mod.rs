@@ -156,6 +156,11 @@ impl Ledger {
         self.kinds.name(kind.0)
     }
 
+    /// Whether the queue has a bound on what runs at a time: then each end may let another job begin.
+    pub(crate) fn has_cap(&self, queue: QueueIx) -> bool {
+        self.queue(queue).is_some_and(|q| q.cap().is_some())
+    }
+
     pub(crate) fn queue_name(&self, queue: QueueIx) -> &str {
         self.queue_names.name(queue.0)
     }

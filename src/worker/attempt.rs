@@ -159,7 +159,12 @@ impl Worker {
                 log::error!("the after-job hook failed: {stop}");
             }
         }
-        job.settle(outcome, u64::try_from(ran.as_micros()).unwrap_or(u64::MAX));
+        let ran_us = u64::try_from(ran.as_micros()).unwrap_or(u64::MAX);
+        if matches!(outcome, Outcome::Completed(_)) {
+            job.settle_unhurried(outcome, ran_us, &self.outs);
+        } else {
+            job.settle(outcome, ran_us);
+        }
         next
     }
 

@@ -208,7 +208,7 @@ fn the_code_and_tests_that_invariants_name_exist() {
         wrong.extend(missing(name, test, &files));
         count += 1;
     }
-    assert_eq!(count, 42, "invariants I1 to E10");
+    assert_eq!(count, 43, "invariants I1 to E11");
     assert!(marks.is_empty(), "no such invariants: {marks:#?}");
     assert!(wrong.is_empty(), "{wrong:#?}");
 }

@@ -11,12 +11,14 @@ mod found;
 mod holds;
 #[cfg(shuttle)]
 mod threads;
+mod unhurried;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::core::{Core, Disk, Limits, PoolLink, drain};
+use super::core::{Core, Disk, Limits, PoolLink};
 use super::handout::HandOuts;
+use super::inbox::Commands;
 use super::recorder::Recorder;
 use super::recover::{first_group, read_back};
 use super::*;
@@ -25,7 +27,6 @@ use crate::error::{Error, Result};
 use crate::job::{Content, JobId, NewJob, Policy, Priority, State, Wait};
 use crate::journal::{self, Geometry, MemoryDisk, Payloads};
 use crate::ledger::{ChangeAnswer, ChangeKind, Filter, Idle, Outcome, Placed, Row, Setup};
-use crate::sys::sync::channel::Receiver;
 
 /// An engine in parts: the test is the thread.
 struct Life {
@@ -34,7 +35,7 @@ struct Life {
     clock: ManualClock,
     core: Core,
     inbox: Inbox,
-    commands: Receiver<Command>,
+    commands: Commands,
     outs: Arc<HandOuts>,
     slots: usize,
 }
@@ -76,7 +77,7 @@ impl Life {
         payloads: &Arc<Payloads>,
         clock: &ManualClock,
         slots: usize,
-    ) -> Result<(Core, Inbox, Receiver<Command>, Arc<HandOuts>)> {
+    ) -> Result<(Core, Inbox, Commands, Arc<HandOuts>)> {
         let (inbox, commands) = Inbox::new(100_000, usize::MAX);
         let outs = Arc::new(HandOuts::default());
         let replace = |live: &Live| {
@@ -127,7 +128,7 @@ impl Life {
     }
 
     fn step(&mut self) {
-        let commands = drain(None, || self.commands.try_recv().ok());
+        let commands = self.commands.group_now();
         let _ = self.core.step(commands);
     }
 

@@ -8,14 +8,13 @@ use super::Life;
 use crate::clock::{Clock, ManualClock};
 use crate::engine::command::{Command, Settle};
 use crate::engine::handout::{Asked, Bytes, HandOut, HandOuts, Live, Stage};
-use crate::engine::inbox::{Inbox, WhenFullRule};
+use crate::engine::inbox::{Commands, Inbox, WhenFullRule};
 use crate::engine::log::Log;
 use crate::engine::watchdog::Watchdog;
 use crate::engine::{Hub, Reply, What, spawn_writer};
 use crate::error::{Error, Result};
 use crate::job::{Content, Encoding, Form, JobId, NewJob, PayloadRef};
 use crate::ledger::Outcome;
-use crate::sys::sync::channel::Receiver;
 use crate::threads::{beside, join, scenario};
 
 const NOW: Duration = Duration::from_secs(1_000);
@@ -65,20 +64,18 @@ fn serve(outs: &HandOuts) {
     }
 }
 
-fn settles(commands: &Receiver<Command>) -> Vec<Settle> {
+fn settles(commands: &mut Commands) -> Vec<Settle> {
     let settle = |command| match command {
         Command::Settle(settle) => settle,
         other => panic!("{other:?}"),
     };
-    std::iter::from_fn(|| commands.try_recv().ok())
-        .map(settle)
-        .collect()
+    commands.group_now().into_iter().map(settle).collect()
 }
 
 scenario! {
     /// E3: either the slot's settle comes, or the writer has it back and nothing comes.
     fn begin_and_take_back_exclude_each_other() {
-        let (inbox, commands) = Inbox::new(10, 1_000);
+        let (inbox, mut commands) = Inbox::new(10, 1_000);
         let job = job(1, &inbox);
         let live = job.live.clone();
         let slot = beside("slot", move || {
@@ -98,7 +95,7 @@ scenario! {
             live.ask(Asked::Cancelled, "enough", NOW);
         }
         join([slot]);
-        let said = settles(&commands);
+        let said = settles(&mut commands);
         assert_eq!(said.len(), usize::from(!taken), "E3: begun and taken back");
         if let Some(Outcome::Cancelled(reason)) = said.first().map(|settle| &settle.outcome) {
             assert_eq!(reason, "enough");
@@ -159,7 +156,7 @@ scenario! {
 scenario! {
     /// E3, E4: what is filled is begun or taken back, without a fill that goes unnoticed.
     fn slots_are_woken_for_what_is_there() {
-        let (inbox, commands) = Inbox::new(10, 1_000);
+        let (inbox, mut commands) = Inbox::new(10, 1_000);
         let outs = Arc::new(HandOuts::default());
         let slots = ["slot 0", "slot 1"].map(|name| {
             let outs = outs.clone();
@@ -172,13 +169,16 @@ scenario! {
         outs.fill([c]);
         let taken = second.take_back();
         // As the writer does: waits for what the slots say, and for nothing else.
-        for _ in 0..3 - usize::from(taken) {
-            let said = commands.recv().unwrap();
-            assert!(matches!(said, Command::Settle(Settle { outcome: Outcome::Completed(_), .. })));
+        let mut said = Vec::new();
+        while said.len() < 3 - usize::from(taken) {
+            said.extend(commands.group(None));
         }
+        assert!(said.iter().all(|said| {
+            matches!(said, Command::Settle(Settle { outcome: Outcome::Completed(_), .. }))
+        }));
         outs.close();
         join(slots);
-        assert!(settles(&commands).is_empty(), "one settle for each claim");
+        assert!(settles(&mut commands).is_empty(), "one settle for each claim");
         assert_eq!(outs.take_begun(), 3 - usize::from(taken));
     }
 }
@@ -186,7 +186,7 @@ scenario! {
 scenario! {
     /// E4: closed while slots take from it, every job is begun, given back or the writer's.
     fn a_buffer_is_closed_while_slots_take_from_it() {
-        let (inbox, commands) = Inbox::new(10, 1_000);
+        let (inbox, mut commands) = Inbox::new(10, 1_000);
         let outs = Arc::new(HandOuts::default());
         let slot = outs.clone();
         let slot = beside("slot", move || serve(&slot));
@@ -197,7 +197,7 @@ scenario! {
         let taken = last.take_back();
         outs.close();
         join([slot, filler]);
-        let mut ids: Vec<u64> = settles(&commands).iter().map(|s| s.id.number()).collect();
+        let mut ids: Vec<u64> = settles(&mut commands).iter().map(|s| s.id.number()).collect();
         ids.sort_unstable();
         assert_eq!(ids, if taken { vec![1] } else { vec![1, 2] });
         assert!(taken == (last.stage() == Stage::TakenBack));
@@ -205,9 +205,37 @@ scenario! {
 }
 
 scenario! {
+    /// The writer gathers what does not press until something does. No wait runs out here, so it is woken by that
+    /// alone; and nothing is left behind or comes in another order.
+    fn the_writer_gathers_until_something_presses() {
+        let (inbox, mut commands) = Inbox::new(10, 1_000);
+        let outs = Arc::new(HandOuts::default());
+        outs.fill([1, 2, 3].map(|number| job(number, &inbox)));
+        let slots = ["slot 0", "slot 1"].map(|name| {
+            let outs = outs.clone();
+            beside(name, move || {
+                while let Some(job) = outs.next() {
+                    assert!(job.live.start(NOW));
+                    job.settle_unhurried(done(), 1, &outs);
+                }
+            })
+        });
+        let mut ends = 0;
+        while ends < 3 {
+            let group = commands.group(None);
+            assert!(!group.is_empty(), "woken for something");
+            ends += group.len();
+        }
+        outs.close();
+        join(slots);
+        assert!(settles(&mut commands).is_empty());
+    }
+}
+
+scenario! {
     /// Callers that wait for room get in one by one; when the writer gives up, each is told.
     fn callers_that_wait_for_room_are_let_in_or_let_go() {
-        let (inbox, commands) = Inbox::new(1, usize::MAX);
+        let (inbox, mut commands) = Inbox::new(1, usize::MAX);
         let answered = Arc::new(AtomicUsize::new(0));
         let callers = ["one", "two", "three"].map(|name| {
             let (inbox, answered) = (inbox.clone(), answered.clone());
@@ -223,10 +251,10 @@ scenario! {
                 }
             })
         });
-        let Ok(Command::Enqueue { jobs, reply }) = commands.recv() else {
+        let Some(Command::Enqueue { jobs, reply }) = commands.group(None).pop() else {
             panic!("one got in");
         };
-        assert!(commands.try_recv().is_err(), "and one only");
+        assert!(commands.group_now().is_empty(), "and one only");
         inbox.gate().leave(jobs.len(), usize::MAX);
         reply.send(Ok(Vec::new()));
         inbox.gate().give_up("enough");

@@ -6,7 +6,7 @@ pub(crate) use std::thread_local;
 
 pub(crate) mod channel {
     pub(crate) use crossbeam_channel::{
-        Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded, unbounded,
+        Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded,
     };
 
     /// The next message, unless nobody is left to send one or the other end of `ended` is gone.
