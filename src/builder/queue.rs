@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{invalid, whole_ms};
+use super::start::{invalid, whole_ms};
 use crate::error::Result;
 use crate::job::check_name;
 use crate::ledger::QueueSetup;

@@ -4,7 +4,8 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use super::command::{Command, Reply};
-use super::handout::{Asked, HandOut, outcome_of};
+use super::handout::{HandOut, outcome_of};
+use super::live::Asked;
 use super::{Engine, Shared};
 use crate::error::{Error, Result};
 use crate::job::{

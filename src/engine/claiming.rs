@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::command::Settle;
 use super::core::{Core, PoolLink, Run, Target};
-use super::handout::{Live, Stage};
+use super::live::{Live, Stage};
 use crate::error::{Error, Result};
 use crate::job::JobId;
 use crate::ledger::{Outcome, Pick};

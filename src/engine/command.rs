@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::handout::{HandOut, Live};
+use super::handout::HandOut;
 use super::hold::Moment;
+use super::live::Live;
 use crate::error::{Error, Result};
 use crate::job::{Content, DeadReason, Encoding, JobId, NewJob, State};
 use crate::journal::EntryBytes;

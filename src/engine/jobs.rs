@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::command::Settle;
 use super::core::{Core, Mode};
-use super::handout::{Asked, Stage};
+use super::live::{Asked, Stage};
 use crate::error::{Error, Result};
 use crate::fault::{self, Bug};
 use crate::job::{Content, JobId, NewJob};

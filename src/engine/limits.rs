@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::command::Settle;
 use super::core::{Core, Mode, Run};
-use super::handout::{Asked, Live};
+use super::live::{Asked, Live};
 use crate::error::Result;
 use crate::job::JobId;
 use crate::ledger::Outcome;

@@ -17,10 +17,12 @@ mod effects;
 mod events;
 mod handle;
 mod handout;
+mod handouts;
 mod hold;
 mod inbox;
 mod jobs;
 mod limits;
+mod live;
 mod log;
 mod open;
 mod places;
@@ -49,12 +51,14 @@ pub(crate) use self::core::{Limits, PoolLink};
 pub(crate) use command::{Command, Details, Reply};
 pub(crate) use events::Hub;
 pub(crate) use handle::read_history;
-pub(crate) use handout::{Asked, HandOut, HandOuts, Live, Stage, outcome_of};
+pub(crate) use handout::{HandOut, outcome_of};
+pub(crate) use handouts::HandOuts;
 pub(crate) use hold::Moment;
 #[cfg(test)]
 #[cfg(feature = "json")]
 pub(crate) use hold::read_slice;
 pub(crate) use inbox::{Inbox, WhenFullRule};
+pub(crate) use live::{Asked, Live, Stage};
 #[cfg(all(unix, feature = "command"))]
 pub(crate) use log::Newest;
 pub(crate) use open::{MemoryStore, Opened, in_store, open_store, renew_ballast};

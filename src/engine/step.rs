@@ -9,7 +9,7 @@ use super::clock_watch::ClockStep;
 use super::command::Command;
 use super::core::{Core, Fate, HandClaim, Mode, Target};
 use super::events::What;
-use super::handout::Asked;
+use super::live::Asked;
 use crate::error::{Error, Result};
 use crate::fault::{self, Bug, Point};
 use crate::job::JobId;

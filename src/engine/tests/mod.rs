@@ -6,9 +6,11 @@
     reason = "small numbers, made here"
 )]
 
+mod clocks;
 mod cuts;
 mod found;
 mod holds;
+mod once;
 #[cfg(shuttle)]
 mod threads;
 mod unhurried;
@@ -17,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::{Core, Disk, Limits, PoolLink};
-use super::handout::HandOuts;
+use super::handouts::HandOuts;
 use super::inbox::Commands;
 use super::recorder::Recorder;
 use super::recover::{first_group, read_back};
@@ -390,95 +392,12 @@ fn pause_takes_back_what_has_not_begun_and_shutdown_gives_back_what_runs() {
     );
 }
 
-/// A job that must not run twice.
-fn once() -> NewJob {
-    NewJob {
-        policy: Policy {
-            on_crash: crate::OnCrash::Dead,
-            stall_timeout_ms: 1_000,
-            ..Policy::default()
-        },
-        ..job()
-    }
-}
-
 fn shut_down(life: &mut Life, grace: Duration) {
     let (reply, _closed) = Reply::new();
     let until = life.clock.now().awake + grace;
     life.inbox
         .send_unbounded(Command::Shutdown { until, reply });
     life.step();
-}
-
-/// Given back in whatever way, a job that must not run twice was claimed again.
-#[test]
-fn at_most_once_is_kept_when_an_attempt_is_cut_off() {
-    type Cut = fn(&mut Life, HandOut);
-    let cuts: [(&str, Cut); 4] = [
-        ("the grace is over", |life, held| {
-            shut_down(life, Duration::ZERO);
-            std::mem::forget(held); // its process ends, nobody hears more of it
-        }),
-        ("the handler obeys", |life, held| {
-            shut_down(life, Duration::from_secs(9));
-            assert_eq!(held.live.asked(), Asked::Shutdown);
-            held.settle(Outcome::GivenBack { started: true }, 1);
-            life.step();
-        }),
-        ("it is dropped", |life, held| {
-            drop(held);
-            life.step();
-        }),
-        ("its lease is taken away", |life, held| {
-            for _ in 0..2 {
-                life.clock.advance(Duration::from_secs(6)); // the limit, and then its grace
-                life.step();
-            }
-            assert_eq!(held.live.asked(), Asked::LeaseLost);
-            std::mem::forget(held);
-        }),
-    ];
-    for (how, cut) in cuts {
-        let mut life = Life::new(1);
-        let id = life.enqueue(vec![once()]).unwrap()[0].id;
-        let held = life.take().unwrap();
-        cut(&mut life, held);
-        life.crash(|| false).unwrap();
-        let row = life.row(id).unwrap();
-        let dead = (State::Dead, Some(crate::DeadReason::Crashed), 1);
-        assert_eq!((row.state, row.dead_reason, row.attempt), dead, "{how}");
-    }
-}
-
-/// What no handler has begun is no first run.
-#[test]
-fn at_most_once_counts_no_claim_that_nobody_had() {
-    let mut life = Life::new(1);
-    let id = life.enqueue(vec![once()]).unwrap()[0].id;
-    assert_eq!(life.outs.try_next().map(drop), Some(()), "dropped unbegun");
-    life.core.pools_mut()[0].slots = 0;
-    life.step();
-    // Claimed by hand for a caller who has gone meanwhile: the answer falls out of its slot.
-    let (reply, answer) = Reply::new();
-    life.inbox.send_unbounded(Command::Claim {
-        kind: "k",
-        queue: "q".into(),
-        until: life.clock.now().awake,
-        reply,
-    });
-    life.step();
-    let claimed = life.row(id).unwrap();
-    assert_eq!((claimed.state, claimed.attempt), (State::Running, 1));
-    drop(answer);
-    life.step();
-    let row = life.row(id).unwrap();
-    assert_eq!((row.state, row.attempt), (State::Ready, 0));
-    // Still handed out when the engine shuts down.
-    life.core.pools_mut()[0].slots = 1;
-    life.step();
-    shut_down(&mut life, Duration::ZERO);
-    life.crash(|| false).unwrap();
-    assert_eq!(life.row(id).map(|row| row.dead_reason), Some(None));
 }
 
 /// E6: a handler that went on after its lease was taken away once noted its end over whatever another claim had
@@ -529,80 +448,6 @@ fn completing_from_outside_takes_back_what_has_not_begun() {
         .unwrap();
     assert!(life.outs.try_next().is_none());
     assert_eq!(life.row(id).unwrap().state, State::Completed);
-}
-
-/// A machine that has lost the time once held every job back until its clock was right again; set right, it moved
-/// their waits by decades.
-#[test]
-fn a_machine_that_wakes_up_in_1970_runs_its_jobs() {
-    let mut life = Life::new(0);
-    let minute_ms = 60_000;
-    let span = NewJob {
-        wait: Wait::For(minute_ms),
-        ..job()
-    };
-    let ids: Vec<JobId> = life
-        .enqueue(vec![job(), span])
-        .unwrap()
-        .iter()
-        .map(|p| p.id)
-        .collect();
-    let states = |life: &mut Life| [0, 1].map(|n| life.row(ids[n]).unwrap().state);
-    let decades_ms = life.clock.now().wall_ms;
-    life.clock.step_wall(-decades_ms);
-    life.crash(|| false).unwrap();
-    assert_eq!(states(&mut life), [State::Ready, State::Scheduled]);
-    life.clock.advance(Duration::from_millis(minute_ms));
-    life.step();
-    assert_eq!(states(&mut life), [State::Ready, State::Ready]);
-    life.clock.step_wall(decades_ms);
-    life.step();
-    assert_eq!(states(&mut life), [State::Ready, State::Ready]);
-}
-
-/// A night asleep once ended every limited handler, and with it an attempt.
-#[test]
-fn a_handler_that_slept_with_the_machine_is_not_past_its_limit() {
-    let mut life = Life::new(1);
-    let limited = NewJob {
-        policy: Policy {
-            time_limit_ms: 60_000,
-            stall_timeout_ms: 30_000,
-            ..Policy::default()
-        },
-        ..job()
-    };
-    life.enqueue(vec![limited]).unwrap();
-    let running = life.take().unwrap();
-    life.clock.suspend(Duration::from_hours(8));
-    life.step();
-    assert_eq!(running.live.asked(), Asked::No);
-    life.clock.advance(Duration::from_secs(30));
-    life.step();
-    assert_eq!(running.live.asked(), Asked::Stalled);
-}
-
-/// Set back while the engine runs: what was asked for now, or is over, does not wait again.
-#[test]
-fn a_clock_set_back_holds_nothing_back_that_is_no_date() {
-    let mut life = Life::new(0);
-    let over = NewJob {
-        wait: Wait::For(1_000),
-        ..job()
-    };
-    let ids: Vec<JobId> = life
-        .enqueue(vec![job(), over])
-        .unwrap()
-        .iter()
-        .map(|p| p.id)
-        .collect();
-    life.clock.advance(Duration::from_secs(2));
-    life.step();
-    life.clock.step_wall(-3_600_000);
-    life.step();
-    for id in ids {
-        assert_eq!(life.row(id).unwrap().state, State::Ready);
-    }
 }
 
 /// A wish to cancel was once lost when the handler failed, gave the job back, or ran past a limit.
@@ -753,72 +598,6 @@ fn opening_ten_times_after_a_crash_changes_nothing_more() {
         assert_eq!(now, before);
     }
     assert_eq!(before[0].as_ref().unwrap().crashes, 1);
-}
-
-#[test]
-fn the_clock_may_jump_while_jobs_wait() {
-    let mut life = Life::new(1);
-    let now = life.clock.now().wall_ms;
-    let at = life
-        .enqueue(vec![NewJob {
-            wait: Wait::Until(now + 600_000),
-            ..job()
-        }])
-        .unwrap()[0]
-        .id;
-    let after = life
-        .enqueue(vec![NewJob {
-            wait: Wait::For(600_000),
-            ..job()
-        }])
-        .unwrap()[0]
-        .id;
-    for by_ms in [3_600_000, -7_200_000, 3_600_000] {
-        life.clock.step_wall(by_ms);
-        life.step();
-        if by_ms > 0 && life.clock.now().wall_ms >= now + 600_000 {
-            let early = life.take().expect("its time has come by the wall clock");
-            assert_eq!(early.id, at);
-            early.settle(Outcome::GivenBack { started: false }, 0);
-        }
-        assert_eq!(
-            life.row(after).unwrap().state,
-            State::Scheduled,
-            "no time has passed"
-        );
-    }
-    while life.take().map(|job| job.settle(done(), 0)).is_some() {
-        life.step();
-    }
-    life.clock.advance(Duration::from_mins(10));
-    life.step();
-    while let Some(job) = life.take() {
-        job.settle(done(), 0);
-        life.step();
-    }
-    assert!(
-        life.rows()
-            .iter()
-            .all(|row| row.state == State::Completed && row.failures == 0)
-    );
-    let stats = life.ask(|reply| Command::Snapshot { reply }).unwrap();
-    assert_eq!(stats.counters.completed, 2);
-}
-
-/// A job became due between the step's look at the clock and the writer's look before it sleeps; the writer
-/// took it for one that waits for a trusted clock and slept for a minute.
-#[test]
-fn a_job_that_is_due_is_never_slept_over() {
-    let mut life = Life::new(1);
-    life.enqueue(vec![NewJob {
-        wait: Wait::For(5),
-        ..job()
-    }])
-    .unwrap();
-    life.clock.advance(Duration::from_millis(5));
-    assert_eq!(life.core.sleep_at_most(), Some(Duration::ZERO));
-    life.step();
-    assert!(life.take().is_some());
 }
 
 #[test]

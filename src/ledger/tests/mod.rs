@@ -10,8 +10,11 @@
 
 mod asked;
 mod carried;
+mod crashes;
 mod sound;
+mod time;
 mod twin;
+mod wishes;
 
 use std::collections::BTreeMap;
 
@@ -226,6 +229,13 @@ fn with_policy(f: impl FnOnce(&mut Policy)) -> NewJob {
     job
 }
 
+fn expires_at(at_ms: i64) -> Expiry {
+    Expiry {
+        at_ms,
+        relative: false,
+    }
+}
+
 fn completed() -> Outcome {
     Outcome::Completed(Content::Inline(Vec::new()))
 }
@@ -262,119 +272,6 @@ fn ready_jobs_run_by_priority_then_order_and_suspects_last() {
 }
 
 #[test]
-fn nothing_is_ready_before_its_time_even_when_the_clock_goes_back() {
-    let mut life = Life::new();
-    let absolute = life
-        .enqueue(NewJob {
-            wait: Wait::Until(START_MS + 1_000),
-            ..job()
-        })
-        .id;
-    let relative = life
-        .enqueue(NewJob {
-            wait: Wait::For(1_000),
-            ..job()
-        })
-        .id;
-    life.pass(999);
-    assert_eq!(life.claim(), None);
-    life.pass(1);
-    assert_eq!(life.state(absolute), Some(State::Ready));
-    // An hour back: the absolute time lies ahead again. The span was over before the step, so it stays over.
-    let before_ms = life.now_ms;
-    life.push(&Event::ClockStepped {
-        before_ms,
-        by_ms: -3_600_000,
-    });
-    life.pass(-3_600_000);
-    assert_eq!(life.state(absolute), Some(State::Scheduled));
-    assert_eq!(life.ledger.next_timer_ms(), Some(START_MS + 1_000));
-    life.pass(3_600_000);
-    assert_eq!(life.claim().unwrap().0, absolute);
-    assert_eq!(life.claim().unwrap().0, relative);
-}
-
-#[test]
-fn a_span_moves_with_the_clock() {
-    let mut life = Life::new();
-    let id = life
-        .enqueue(NewJob {
-            wait: Wait::For(60_000),
-            ..job()
-        })
-        .id;
-    let before_ms = life.now_ms;
-    life.push(&Event::ClockStepped {
-        before_ms,
-        by_ms: 86_400_000,
-    });
-    life.pass(86_400_000);
-    assert_eq!(life.state(id), Some(State::Scheduled));
-    life.pass(59_999);
-    assert_eq!(life.state(id), Some(State::Scheduled));
-    life.pass(1);
-    assert_eq!(life.state(id), Some(State::Ready));
-}
-
-fn expires_at(at_ms: i64) -> Expiry {
-    Expiry {
-        at_ms,
-        relative: false,
-    }
-}
-
-/// A clock set forward once killed jobs whose expiry was asked for as a span, and every retry with
-/// `retry_expires_after`: the wait moved and the expiry stayed.
-#[test]
-fn an_expiry_asked_for_as_a_span_moves_with_the_clock() {
-    let mut life = Life::new();
-    let hour_ms = 3_600_000;
-    let [span, date] = [true, false].map(|relative| {
-        let expires = Expiry {
-            at_ms: START_MS + 5_000,
-            relative,
-        };
-        let new = NewJob {
-            expires: Some(expires),
-            ..job()
-        };
-        life.enqueue(new).id
-    });
-    life.claim()
-        .expect("one of them runs while the clock is set");
-    life.push(&Event::ClockStepped {
-        before_ms: START_MS,
-        by_ms: hour_ms,
-    });
-    let expiry = |life: &mut Life, id| life.row(id).expires_at_ms.map(|at| at - START_MS);
-    assert_eq!(expiry(&mut life, span), Some(hour_ms + 5_000));
-    assert_eq!(expiry(&mut life, date), Some(5_000));
-    assert_eq!(life.replayed(0).digest(), life.ledger.digest());
-}
-
-#[test]
-fn an_expired_job_never_starts_and_dies_once_the_clock_is_trusted() {
-    let mut life = Life::new();
-    let expires = Some(expires_at(START_MS + 10));
-    let id = life.enqueue(NewJob { expires, ..job() }).id;
-    life.pass(10);
-    life.tick(false);
-    assert_eq!((life.claim(), life.state(id)), (None, Some(State::Ready)));
-    life.pass(-5); // the clock was wrong: it may run after all
-    assert_eq!(life.claim().map(|(id, _)| id), Some(id));
-    let late = life.enqueue(NewJob { expires, ..job() }).id;
-    life.pass(10);
-    life.tick(true);
-    assert_eq!(life.row(late).dead_reason, Some(DeadReason::Expired));
-    assert_eq!(
-        life.state(id),
-        Some(State::Running),
-        "what runs does not expire"
-    );
-    assert_eq!(life.ledger.counters().expired, 1);
-}
-
-#[test]
 fn a_job_dies_after_its_last_attempt_and_not_before() {
     let mut life = Life::new();
     let id = life.enqueue(with_policy(|p| p.attempts_max = 3)).id;
@@ -397,73 +294,6 @@ fn a_job_dies_after_its_last_attempt_and_not_before() {
         (State::Ready, 0, 3),
         "numbers only rise"
     );
-}
-
-#[test]
-fn backoff_delays_the_retry() {
-    let mut life = Life::new();
-    let backoff = Backoff::exponential(std::time::Duration::from_secs(10)).jitter_percent(0);
-    let id = life.enqueue(with_policy(|p| p.backoff = backoff)).id;
-    let (_, claim) = life.claim().unwrap();
-    life.settle(id, claim, &failed());
-    life.pass(9_999);
-    assert_eq!(life.claim(), None);
-    life.pass(1);
-    let (_, claim) = life.claim().unwrap();
-    life.settle(
-        id,
-        claim,
-        &Outcome::Failed {
-            error: String::new(),
-            retry_after_ms: Some(7),
-        },
-    );
-    assert_eq!(life.row(id).due_ms, life.now_ms + 7);
-}
-
-/// A retry has its own expiry, counted from the time at which it is due; before that it may run.
-#[test]
-fn a_retry_past_its_expiry_never_starts_and_dies() {
-    let mut life = Life::new();
-    let backoff = Backoff::fixed(std::time::Duration::from_secs(1));
-    let id = life
-        .enqueue(with_policy(|p| {
-            (p.backoff, p.retry_expires_ms) = (backoff, 500);
-        }))
-        .id;
-    life.pass(86_400_000);
-    life.tick(true);
-    let (_, claim) = life.claim().expect("the first attempt has no expiry");
-    life.settle(id, claim, &failed());
-    assert_eq!(life.row(id).expires_at_ms, Some(life.now_ms + 1_500));
-    life.pass(1_499);
-    life.tick(true);
-    let (_, claim) = life.claim().expect("just in time");
-    life.settle(id, claim, &failed());
-    life.pass(1_500);
-    assert_eq!(life.claim(), None, "no retry past its expiry");
-    life.tick(false);
-    assert_eq!(life.state(id), Some(State::Ready));
-    life.tick(true);
-    let row = life.row(id);
-    assert_eq!(row.dead_reason, Some(DeadReason::Expired));
-    assert_eq!((row.attempt, row.failures), (2, 2));
-    assert_eq!(life.replayed(0).digest(), life.ledger.digest());
-}
-
-/// Without `retry_expires_after` a retry keeps the expiry that was given at enqueue.
-#[test]
-fn a_retry_keeps_the_expiry_of_its_job() {
-    let mut life = Life::new();
-    let expires = expires_at(START_MS + 5_000);
-    let new = NewJob {
-        expires: Some(expires),
-        ..job()
-    };
-    let id = life.enqueue(new).id;
-    let (_, claim) = life.claim().unwrap();
-    life.settle(id, claim, &failed());
-    assert_eq!(life.row(id).expires_at_ms, Some(expires.at_ms));
 }
 
 #[test]
@@ -504,132 +334,6 @@ fn only_the_current_claim_can_settle() {
         SettleAnswer::LeaseLost
     );
     assert_eq!(life.ledger.counters().completed, 1);
-}
-
-/// What a wish is answered.
-fn expected_answer(wish: &str, state: State) -> ChangeAnswer {
-    use ChangeAnswer::{AlreadyFinished, Done, IsRunning, PayloadGone};
-    match (wish, state) {
-        ("delete", State::Running) => IsRunning,
-        ("delete", _) => Done,
-        ("complete", State::Scheduled | State::Ready | State::Running) => Done,
-        ("retry" | "reschedule", State::Completed) => PayloadGone,
-        ("retry" | "reschedule", State::Cancelled | State::Dead) => Done,
-        (_, State::Completed | State::Cancelled | State::Dead) => AlreadyFinished(state),
-        (_, State::Running) => IsRunning,
-        _ => Done,
-    }
-}
-
-/// What becomes of a job by a wish; `None`: it is gone.
-fn expected_state(wish: &str, state: State) -> Option<State> {
-    match (wish, expected_answer(wish, state)) {
-        ("delete", ChangeAnswer::Done) => None,
-        ("cancel", ChangeAnswer::Done) => Some(State::Cancelled),
-        ("complete", ChangeAnswer::Done) => Some(State::Completed),
-        ("retry", ChangeAnswer::Done) => Some(State::Ready),
-        ("reschedule", ChangeAnswer::Done) => Some(State::Scheduled),
-        _ => Some(state),
-    }
-}
-
-/// Every state and wish: allowed or refused, and no other job changed.
-#[test]
-fn every_wish_in_every_state() {
-    let wishes = [
-        ("cancel", ChangeKind::Cancel { reason: "r".into() }),
-        ("delete", ChangeKind::Delete),
-        ("retry", ChangeKind::Retry),
-        (
-            "reschedule",
-            ChangeKind::Reschedule(Wait::Until(START_MS + 77)),
-        ),
-        ("priority", ChangeKind::SetPriority(Priority(3))),
-        (
-            "move",
-            ChangeKind::MoveTo {
-                queue: "elsewhere".into(),
-            },
-        ),
-        (
-            "complete",
-            ChangeKind::Complete {
-                output: Content::Inline(vec![9]),
-            },
-        ),
-    ];
-    let states = [
-        State::Scheduled,
-        State::Ready,
-        State::Running,
-        State::Completed,
-        State::Cancelled,
-        State::Dead,
-    ];
-    for (name, wish) in &wishes {
-        for state in states {
-            let mut life = Life::new();
-            let bystander = life
-                .enqueue(NewJob {
-                    queue: "b".into(),
-                    ..job()
-                })
-                .id;
-            let id = job_in(&mut life, state);
-            let before = life.row(bystander);
-            assert_eq!(
-                life.change(id, wish),
-                expected_answer(name, state),
-                "{name} when {state}"
-            );
-            assert_eq!(
-                life.state(id),
-                expected_state(name, state),
-                "{name} when {state}"
-            );
-            assert_eq!(
-                life.row(bystander),
-                before,
-                "{name} when {state} touched another job"
-            );
-            assert_eq!(
-                life.change(JobId::from_number(99), wish),
-                ChangeAnswer::Unknown
-            );
-            assert_eq!(life.replayed(0).digest(), life.ledger.digest());
-        }
-    }
-}
-
-/// A job in queue `q`, brought into a state.
-fn job_in(life: &mut Life, state: State) -> JobId {
-    let wait = if state == State::Scheduled {
-        Wait::Until(START_MS + 5_000)
-    } else {
-        Wait::No
-    };
-    let id = life
-        .enqueue(NewJob {
-            wait,
-            priority: Priority(1),
-            ..job()
-        })
-        .id;
-    if state == State::Running || state.is_finished() {
-        let pick = life.ledger.pick_kind("q", "k");
-        let (_, claim) = life.take(pick).unwrap();
-        let outcome = match state {
-            State::Completed => Some(completed()),
-            State::Cancelled => Some(Outcome::Cancelled("c".into())),
-            State::Dead => Some(Outcome::Discarded("d".into())),
-            _ => None,
-        };
-        if let Some(outcome) = outcome {
-            life.settle(id, claim, &outcome);
-        }
-    }
-    assert_eq!(life.state(id), Some(state));
-    id
 }
 
 #[test]
@@ -696,21 +400,6 @@ fn a_key_is_unique_per_kind_while_kept_and_for_its_time() {
     assert_eq!(life.replayed(0).digest(), life.ledger.digest());
 }
 
-/// With overflow checks, as in a debug build, a store whose journal began there did not open: the replay panicked.
-#[test]
-fn a_replay_may_begin_between_a_claim_and_its_release() {
-    let mut life = Life::new();
-    life.enqueue(job());
-    let (id, claim) = life.claim().unwrap();
-    let begin = life.log.len();
-    let started = false;
-    life.push(&Event::Released { id, claim, started });
-    life.claim().unwrap();
-    let root = life.ledger.root();
-    life.push(&Event::RootSet(root));
-    assert_eq!(life.replayed(begin).root(), root);
-}
-
 #[test]
 fn pause_and_cap_hold_a_queue_and_survive_replay() {
     let mut life = Life::new();
@@ -772,118 +461,6 @@ fn queues_share_a_pool_by_weight() {
         claimed,
         BTreeMap::from([("heavy".to_owned(), 30), ("q".to_owned(), 10)])
     );
-}
-
-#[test]
-fn a_crash_uses_no_attempt_and_is_counted_for_those_that_had_begun() {
-    let cases = [
-        (Verdict::NotStarted, 0),
-        (Verdict::Ended, 0),
-        (Verdict::Started, 1),
-    ];
-    for (verdict, crashes) in cases {
-        let mut life = Life::new();
-        let id = life.enqueue(with_policy(|p| p.attempts_max = 1)).id;
-        life.claim().unwrap();
-        life.crash(verdict);
-        let row = life.row(id);
-        assert_eq!(
-            (row.state, row.failures, row.crashes),
-            (State::Ready, 0, crashes),
-            "{verdict:?}"
-        );
-        let before = life.ledger.digest();
-        assert!(
-            life.ledger.recover(|_, _| Verdict::Started).is_empty(),
-            "recovering again does nothing"
-        );
-        assert_eq!(life.ledger.digest(), before);
-    }
-}
-
-#[test]
-fn the_one_that_kills_is_quarantined_and_its_neighbours_are_not() {
-    let mut life = Life::new();
-    let killer = life.enqueue(job()).id;
-    let innocents: Vec<JobId> = (0..7).map(|_| life.enqueue(job()).id).collect();
-    for _ in 0..2 {
-        for _ in 0..8 {
-            life.claim().unwrap();
-        }
-        life.crash(Verdict::Started);
-    }
-    // All eight are suspects now: each runs alone.
-    let mut crashes = 0;
-    while let Some((id, claim)) = life.claim() {
-        assert_eq!(
-            life.ledger.pick(0),
-            Pick::Hold,
-            "nothing runs beside a suspect"
-        );
-        assert_eq!(life.ledger.held_for(), Some(id), "and people can see it");
-        if id == killer {
-            life.crash(Verdict::Started);
-            crashes += 1;
-        } else {
-            life.settle(id, claim, &completed());
-        }
-    }
-    assert_eq!(crashes, 1);
-    let found = life.row(killer);
-    assert_eq!(found.dead_reason, Some(DeadReason::Quarantined));
-    // It used to say 2: the crash that convicted it was not counted.
-    assert_eq!(found.crashes, 3);
-    // Two of the seven were pruned by the retention of five.
-    assert!(
-        innocents
-            .iter()
-            .all(|id| life.state(*id).is_none_or(|s| s == State::Completed))
-    );
-    assert_eq!(life.ledger.counters().completed, 7);
-}
-
-/// L8: a claim by hand once gave out a suspect beside others, as running alone, and an innocent was convicted.
-#[test]
-fn a_claim_by_hand_gives_no_suspect_beside_others() {
-    let mut life = Life::new();
-    let suspect = life
-        .enqueue(NewJob {
-            kind: "by-hand".into(),
-            ..job()
-        })
-        .id;
-    let pick = |life: &Life| life.ledger.pick_kind("q", "by-hand");
-    for _ in 0..2 {
-        let (_, event) = life.ledger.claim(suspect).unwrap();
-        life.push(&event);
-        life.crash(Verdict::Started);
-    }
-    life.enqueue(job());
-    let (other, claim) = life.claim().expect("a job that may run beside others");
-    assert_eq!(pick(&life), Pick::Hold);
-    life.settle(other, claim, &completed());
-    assert!(matches!(pick(&life), Pick::Job(key, _) if key.id == suspect));
-}
-
-/// L8: a suspect of a queue that no pool here runs would hold everybody up for ever.
-#[test]
-fn a_suspect_that_nobody_here_runs_holds_nobody_up() {
-    let mut life = Life::new();
-    let suspect = life
-        .enqueue(NewJob {
-            queue: "elsewhere".into(),
-            ..job()
-        })
-        .id;
-    for _ in 0..2 {
-        let (_, event) = life.ledger.claim(suspect).unwrap();
-        life.push(&event);
-        life.crash(Verdict::Started);
-    }
-    let elsewhere = life.ledger.queue_names.find("elsewhere").unwrap();
-    life.ledger.queues[usize::from(elsewhere)].setup.pool = None;
-    let other = life.enqueue(job()).id;
-    assert_eq!(life.claim().map(|(id, _)| id), Some(other));
 }
 
 /// Queues come by jobs, by pause and cap, and by moving jobs; past the bound each is refused, and nothing breaks.
@@ -1069,74 +646,6 @@ fn the_last_new_name_has_room() {
         asked(&[1, 2, 1, 2]).unwrap();
         let refused = asked(&[1, 2, 3]).unwrap_err().to_string();
         assert!(refused.contains(what), "{refused}");
-    }
-}
-
-/// A clock set forward once let a deleted job's key be taken again.
-#[test]
-fn a_key_waits_for_a_trusted_clock() {
-    let mut life = Life::new();
-    let keyed = || NewJob {
-        key: Some("a".into()),
-        ..job()
-    };
-    let id = life.enqueue(keyed()).id;
-    life.pass(48 * 3_600_000); // by a clock that may be wrong
-    life.change(id, &ChangeKind::Delete);
-    life.tick(false);
-    assert!(!life.enqueue(keyed()).is_new);
-    life.tick(true);
-    assert!(life.enqueue(keyed()).is_new);
-}
-
-#[test]
-fn at_most_once_means_dead_after_a_crash() {
-    let mut life = Life::new();
-    let id = life.enqueue(with_policy(|p| p.on_crash = OnCrash::Dead)).id;
-    life.claim().unwrap();
-    life.crash(Verdict::NotStarted);
-    assert_eq!(
-        life.state(id),
-        Some(State::Ready),
-        "proven not to have begun"
-    );
-    life.claim().unwrap();
-    life.crash(Verdict::Ended);
-    assert_eq!(life.row(id).dead_reason, Some(DeadReason::Crashed));
-}
-
-/// It was given back at shutdown and ran a second time with the next opening; a lease taken away at a limit let
-/// a second handler run beside the first.
-#[test]
-fn at_most_once_means_dead_after_an_attempt_that_was_cut_off() {
-    let taken = || Outcome::TakenAway { error: "t".into() };
-    let failed = || Outcome::Failed {
-        error: "e".into(),
-        retry_after_ms: None,
-    };
-    let cases = [
-        (Outcome::GivenBack { started: false }, State::Ready, None),
-        (failed(), State::Scheduled, None),
-        (
-            Outcome::GivenBack { started: true },
-            State::Dead,
-            Some(DeadReason::Crashed),
-        ),
-        (taken(), State::Dead, Some(DeadReason::Crashed)),
-    ];
-    for (outcome, state, reason) in cases {
-        let mut life = Life::new();
-        let id = life.enqueue(with_policy(|p| p.on_crash = OnCrash::Dead)).id;
-        let (_, claim) = life.claim().unwrap();
-        assert_eq!(life.settle(id, claim, &outcome), SettleAnswer::Settled);
-        let row = life.row(id);
-        assert_eq!((row.state, row.dead_reason), (state, reason), "{outcome:?}");
-        // And any other job runs again.
-        let mut life = Life::new();
-        let id = life.enqueue(job()).id;
-        let (_, claim) = life.claim().unwrap();
-        life.settle(id, claim, &outcome);
-        assert!(!life.row(id).state.is_finished(), "{outcome:?}");
     }
 }
 

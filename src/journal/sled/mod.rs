@@ -4,14 +4,18 @@
 //! and extents nor empties the drive's cache. Every sync is `flush` and then `fdatasync` on our own
 //! descriptor of sled's `db`.
 
-use std::any::Any;
+mod open;
+#[cfg(test)]
+mod tests;
+
 use std::cell::Cell;
 use std::fs::File;
-use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+use open::{message, open_db, panicked, sled_error};
 
 use super::commit::Geometry;
 use super::leaves::{self, Key, Leaves};
@@ -21,16 +25,9 @@ use crate::error::{Error, Result};
 use crate::fault::{self, Bug, Point};
 use crate::sys;
 
-/// sled's own cache, in bytes as they are on disk. A scan goes past it; see `open_checked`.
-const CACHE_BYTES: u64 = 32 << 20;
 /// sled's open runs on a thread of its own; past this it is taken for hung. It replays at most what
 /// was written since the last open, some hundred megabytes a second.
 const OPEN_LIMIT: Duration = Duration::from_mins(10);
-/// sled's pool, which needs one, and whoever works beside it.
-const SLED_THREADS_MIN: usize = 2;
-/// After a drop, sled's pool may hold its lock for a moment longer.
-const RELEASE_TRIES: u32 = 2_000;
-
 /// Logs of up to so many segments (128 MiB) are opened once more when they are closed, for a fresh
 /// snapshot; it costs a copy.
 const SNAPSHOT_AT_CLOSE_MAX: u64 = 32;
@@ -542,243 +539,7 @@ impl Drop for SledJournal {
     }
 }
 
-/// Opens sled under a watchdog. I8: on damage it may panic, and then another of its threads may wait for
-/// ever.
-fn open_db(path: &Path, geometry: Geometry, limit: Duration) -> Result<sled::Db> {
-    remove_half_made_snapshots(path)?;
-    // sled starts its threads at its first flush, says nothing if none is to be had, and waits for them without end.
-    sys::thread::is_room_for(SLED_THREADS_MIN, "jobsled-open")?;
-    let (send, receive) = crossbeam_channel::bounded(1);
-    let config = sled::Config::new()
-        .path(path)
-        .segment_size(geometry.segment_bytes as usize)
-        .cache_capacity(CACHE_BYTES)
-        .flush_every_ms(None);
-    sys::thread::spawn("jobsled-open", move || {
-        let opened = catch_unwind(AssertUnwindSafe(|| open_when_released(&config)));
-        // Nobody listens any more if the limit has passed.
-        let _ = send.send(opened);
-    })?;
-    match receive.recv_timeout(limit) {
-        Ok(Ok(Ok(db))) => Ok(db),
-        Ok(Ok(Err(error))) => Err(sled_error(path, "opening the journal", &error)),
-        Ok(Err(panic)) => Err(panicked(path, "opening the journal", panic.as_ref())),
-        Err(_) => Err(Error::Damaged {
-            path: path.to_owned(),
-            what: "opening the journal".to_owned(),
-            reason: format!("it did not end within {} s", limit.as_secs()),
-        }),
-    }
-}
-
-fn open_when_released(config: &sled::Config) -> sled::Result<sled::Db> {
-    let mut tries = 0;
-    loop {
-        match config.open() {
-            Err(sled::Error::Io(e)) if tries < RELEASE_TRIES && is_still_held(&e) => {
-                tries += 1;
-                std::thread::park_timeout(Duration::from_millis(1));
-            }
-            result => return result,
-        }
-    }
-}
-
-fn is_still_held(error: &std::io::Error) -> bool {
-    error.kind() == ErrorKind::WouldBlock || error.to_string().contains("could not acquire lock")
-}
-
 /// What opening and a first group may write beyond the log as it is.
 fn room(geometry: Geometry) -> u64 {
     2 * u64::from(geometry.segment_bytes)
-}
-
-/// A snapshot that a crash left half made sorts last, is read first and fails every later open. The
-/// finished one is renamed only when it is synced, so removing the other is safe.
-fn remove_half_made_snapshots(path: &Path) -> Result<()> {
-    let entries = std::fs::read_dir(path).map_err(Error::io("list", path))?;
-    for entry in entries {
-        let entry = entry.map_err(Error::io("list", path))?;
-        if entry.file_name().to_string_lossy().ends_with(".generating") {
-            let file = entry.path();
-            std::fs::remove_file(&file)
-                .map_err(Error::io("remove the half-made snapshot", file))?;
-        }
-    }
-    Ok(())
-}
-
-fn sled_error(path: &Path, what: impl Into<String>, error: &sled::Error) -> Error {
-    match error {
-        sled::Error::Io(e) => Error::Io {
-            doing: "read or write the journal in",
-            path: path.to_owned(),
-            source: std::io::Error::new(e.kind(), e.to_string()),
-        },
-        other => Error::Damaged {
-            path: path.to_owned(),
-            what: what.into(),
-            reason: other.to_string(),
-        },
-    }
-}
-
-fn panicked(path: &Path, what: &str, panic: &(dyn Any + Send)) -> Error {
-    Error::Damaged {
-        path: path.to_owned(),
-        what: what.to_owned(),
-        reason: format!("the log could not be read ({})", message(panic)),
-    }
-}
-
-/// What a panic said.
-fn message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("no message").to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::VecDeque;
-    use std::fs;
-
-    use tempfile::TempDir;
-
-    use super::*;
-
-    const GEOMETRY: Geometry = Geometry {
-        segment_bytes: 64 << 10,
-        entry_cap: 900,
-        sync_budget: 8 << 10,
-    };
-
-    /// A closed journal, opened, with 40 entries more that are synced.
-    fn opened() -> (TempDir, Swap, SledJournal) {
-        let dir = TempDir::new().unwrap();
-        let swap = Swap::of(dir.path(), "journal");
-        fs::create_dir(&swap.new).unwrap();
-        SledJournal::make(&swap, GEOMETRY, |_| Ok(())).unwrap();
-        swap.put_in_place().unwrap();
-        let mut journal = SledJournal::open(&swap, GEOMETRY, &mut |_| Ok(())).unwrap();
-        for position in 1..=40_u8 {
-            journal
-                .append(position.into(), &Arc::new(vec![position; 300]))
-                .unwrap();
-            journal.sync().unwrap();
-        }
-        (dir, swap, journal)
-    }
-
-    fn entries(journal: &SledJournal) -> u64 {
-        journal.fingerprint().unwrap().entries
-    }
-
-    /// One bit goes bad in the log of an open journal: sled would end the log there, and the copy with what is
-    /// left would take the original's place.
-    #[test]
-    fn closing_keeps_a_log_that_sled_would_cut() {
-        let mut kept = 0;
-        for entry in [2_u8, 10, 20, 39, 40] {
-            let (_dir, swap, journal) = opened();
-            let log = swap.now.join("db");
-            let mut bytes = fs::read(&log).unwrap();
-            let at = bytes.windows(300).rposition(|b| b == [entry; 300]).unwrap();
-            bytes[at + 100] ^= 1;
-            let flipped = bytes[at..at + 300].to_vec();
-            sys::files::write_at(&journal.file, at as u64, &flipped).unwrap();
-            Box::new(journal).close().unwrap();
-
-            let after = fs::read(&log).unwrap();
-            let is_kept = after.get(at..at + 300) == Some(&flipped[..]);
-            kept += u32::from(is_kept);
-            let whole = SledJournal::open_files(&swap.now, &swap, GEOMETRY)
-                .is_ok_and(|journal| journal.fingerprint().is_ok_and(|held| held.entries == 40));
-            assert!(is_kept || whole, "entry {entry}: the evidence is gone");
-            assert!(!swap.new.exists() && !swap.old.exists());
-        }
-        assert!(kept > 0, "no flip hit anything that sled reads");
-    }
-
-    #[test]
-    fn closing_renews_a_sound_log() {
-        let (_dir, swap, journal) = opened();
-        let before = journal.fingerprint().unwrap();
-        Box::new(journal).close().unwrap();
-        let reopened = SledJournal::open(&swap, GEOMETRY, &mut |_| Ok(())).unwrap();
-        assert_eq!(entries(&reopened), 40);
-        assert_eq!(reopened.fingerprint().unwrap(), before);
-    }
-
-    /// A long life with a few entries at a time, also over an opening: what holds their places goes with them.
-    #[test]
-    fn prepared_keys_and_spacers_do_not_pile_up() {
-        let (_dir, swap, mut journal) = opened();
-        let mut held: VecDeque<u64> = (1..=40).collect();
-        // With a gap, as a group that was cut short leaves one.
-        for position in (41..300).chain(350..=1_000) {
-            if position == 500 {
-                journal.shut().unwrap();
-                journal = SledJournal::open(&swap, GEOMETRY, &mut |_| Ok(())).unwrap();
-            }
-            journal.append(position, &Arc::new(vec![7; 300])).unwrap();
-            held.push_back(position);
-            // With the positions in the gap: whatever is below the tail.
-            let gone = held.pop_front().unwrap()..held[0];
-            gone.for_each(|position| journal.remove(position).unwrap());
-            let read = |position: &u64| journal.read(*position).unwrap().unwrap().len();
-            assert!(held.iter().map(read).all(|length| length == 300));
-            journal.sync().unwrap();
-        }
-        let keys = journal.db().unwrap().len();
-        assert!((250..400).contains(&keys), "{keys} keys for 40 entries");
-        assert_eq!(entries(&journal), 40);
-        let newest = journal.newest().unwrap().unwrap();
-        assert_eq!((newest.0, newest.1.len()), (1_000, 300));
-        let mut below = journal.positions_below(980).unwrap();
-        assert!(below.drain(..).eq(961..980));
-        // Prepared and not used: as good as not there.
-        assert!(journal.read(1_001).unwrap().is_none());
-        assert!(journal.positions_below(u64::MAX).unwrap().len() > 40);
-    }
-
-    /// A value where none may be is damage, and so is a key of another length.
-    #[test]
-    fn keys_that_are_not_ours_are_damage() {
-        for (key, value, found) in [
-            (&[0, 0, 0, 0, 0, 0, 0, 9, 0][..], &[1][..], "1 bytes"),
-            (&[7; 10], &[], "10 bytes"),
-        ] {
-            let (_dir, _swap, journal) = opened();
-            journal.db().unwrap().insert(key, value).unwrap();
-            let refused = journal.fingerprint().unwrap_err().to_string();
-            assert!(refused.contains(found), "{refused}");
-        }
-    }
-
-    /// The check read so much that the copy is opened again, and the log was damaged in between.
-    #[test]
-    fn a_second_opening_must_hold_what_was_checked() {
-        let (_dir, swap, journal) = opened();
-        journal.shut().unwrap();
-        let log = swap.new.join("db");
-        let original = fs::read(swap.now.join("db")).unwrap();
-        let refused = SledJournal::open(&swap, GEOMETRY, &mut |journal| {
-            // Behind the snapshot, where sled looks at each record when it opens.
-            journal.append(41, &Arc::new(vec![41; 300]))?;
-            journal.sync()?;
-            // More than RELEASE_MIN segments, by reading the same again.
-            for _ in 0..40 {
-                journal.scan(0, &mut |_, _| Ok(true))?;
-            }
-            let bytes = fs::read(&log).unwrap();
-            let at = bytes.windows(300).rposition(|b| b == [41; 300]).unwrap();
-            let file = File::options().write(true).open(&log).unwrap();
-            sys::files::write_at(&file, (at + 100) as u64, &[0]).unwrap();
-            Ok(())
-        });
-        let refused = refused.expect_err("the newest entry is gone").to_string();
-        assert!(refused.contains("what it held before"), "{refused}");
-        assert_eq!(fs::read(swap.now.join("db")).unwrap(), original);
-    }
 }

@@ -5,9 +5,16 @@
 //! removed once the group that made them obsolete is synced. What is live is kept in a book, a ledger
 //! in miniature: every group carries the digest of the book, and a replay has to arrive at it.
 
-use std::collections::{BTreeMap, VecDeque};
+mod book;
+mod random;
+
+use std::collections::VecDeque;
 use std::fmt;
 use std::path::Path;
+
+use book::Book;
+pub use random::Random;
+use random::payload;
 
 use super::bare::job;
 use super::{
@@ -15,7 +22,7 @@ use super::{
     commit, find_head, remove_all, replay,
 };
 use crate::error::{Error, Result};
-use crate::ledger::{Event, NewRecord, Payload, Phase, Place, RootRecord, Standing};
+use crate::ledger::{Event, Phase, Place, RootRecord, Standing};
 use crate::sys;
 
 /// Ids are the group's number and a count within the group, so that none is used twice.
@@ -135,45 +142,6 @@ pub fn revive(
     Ok(())
 }
 
-/// Splitmix64: small, and the same everywhere.
-#[derive(Clone, Debug)]
-pub struct Random(pub u64);
-
-impl Random {
-    /// The next number.
-    pub fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        mix(self.0)
-    }
-
-    /// A number from `from` to `to`, both included.
-    pub fn between(&mut self, from: u64, to: u64) -> u64 {
-        from + self.next_u64() % (to.saturating_sub(from) + 1)
-    }
-
-    /// True once in `n` times.
-    pub fn one_in(&mut self, n: u64) -> bool {
-        self.next_u64().is_multiple_of(n)
-    }
-}
-
-fn mix(number: u64) -> u64 {
-    let number = (number ^ (number >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let number = (number ^ (number >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    number ^ (number >> 31)
-}
-
-/// What a job of the laboratory holds: a pure function of its id and length.
-fn payload(id: u64, len: usize) -> Vec<u8> {
-    let mut random = Random(id);
-    let mut bytes = Vec::with_capacity(len + size_of::<u64>());
-    while bytes.len() < len {
-        bytes.extend_from_slice(&random.next_u64().to_le_bytes());
-    }
-    bytes.truncate(len);
-    bytes
-}
-
 const WAITING: Standing = Standing {
     phase: Phase::Waiting,
     attempt: 0,
@@ -182,80 +150,6 @@ const WAITING: Standing = Standing {
     finished_at_ms: 0,
     lease: None,
 };
-
-/// Which jobs are live, and where. Folded from events, in life and at replay alike.
-#[derive(Debug, Default)]
-struct Book {
-    /// By id: where its newest version lies, and the length of its payload.
-    jobs: BTreeMap<u64, (u64, usize)>,
-    /// By position: how many live jobs lie there.
-    live: BTreeMap<u64, u32>,
-    /// By position: bytes of the entry.
-    entries: BTreeMap<u64, u64>,
-}
-
-impl Book {
-    fn apply(&mut self, event: &Event<'_>, place: Place) -> Result<(), String> {
-        match event {
-            Event::Enqueued(job) | Event::Carried(job, ..) => self.put(job, place.position),
-            Event::Pruned { ids } => {
-                // Of an id whose story was removed with its entry nothing is known, and nothing has to be.
-                for id in ids {
-                    self.take(*id);
-                }
-                Ok(())
-            }
-            Event::Opened { .. } | Event::RootSet(_) => Ok(()),
-            other => Err(format!(
-                "an event that the laboratory does not write: {other:?}"
-            )),
-        }
-    }
-
-    fn put(&mut self, job: &NewRecord<'_>, position: u64) -> Result<(), String> {
-        let id = job.id.number();
-        let Payload::Inline(found) = job.payload else {
-            return Err(format!("job {id} has lost its payload"));
-        };
-        if found != payload(id, found.len()) {
-            return Err(format!("job {id} has another payload than it was given"));
-        }
-        self.take(id);
-        self.jobs.insert(id, (position, found.len()));
-        *self.live.entry(position).or_default() += 1;
-        Ok(())
-    }
-
-    fn take(&mut self, id: u64) {
-        let Some((position, _)) = self.jobs.remove(&id) else {
-            return;
-        };
-        if let Some(count) = self.live.get_mut(&position) {
-            *count -= 1;
-            if *count == 0 {
-                self.live.remove(&position);
-            }
-        }
-    }
-
-    /// Bytes of the journal from `tail` on.
-    fn bytes_from(&mut self, tail: u64) -> u64 {
-        self.entries = self.entries.split_off(&tail);
-        self.entries.values().sum()
-    }
-
-    fn oldest_live(&self) -> Option<u64> {
-        self.live.first_key_value().map(|(position, _)| *position)
-    }
-
-    fn digest(&self) -> u128 {
-        let of = |(id, (_, len)): (&u64, &(u64, usize))| {
-            let low = mix(*id ^ mix(*len as u64));
-            u128::from(low) << 64 | u128::from(mix(low))
-        };
-        self.jobs.iter().map(of).fold(0, u128::wrapping_add)
-    }
-}
 
 /// An open journal and what is known of it.
 struct Life<'a> {
