@@ -78,6 +78,11 @@ pub(super) fn current_pool() -> Option<String> {
     CURRENT_POOL.with(|pool| pool.borrow().as_ref().map(ToString::to_string))
 }
 
+/// Whether the thread is inside a handler, which may be one that waits for rayon.
+pub(super) fn is_in_handler() -> bool {
+    CURRENT_POOL.with(|pool| pool.borrow().is_some())
+}
+
 /// A job that the calling thread has begun, and runs at once.
 pub(super) struct Begun {
     job: HandOut,
@@ -88,13 +93,17 @@ impl Begun {
     pub(super) fn live(&self) -> &Arc<Live> {
         &self.job.live
     }
+
+    pub(super) fn began(&self) -> Duration {
+        self.began
+    }
 }
 
 impl Worker {
     /// Runs a handed-out job to its settle, unless the writer took it back.
     pub(crate) fn run(&self, job: HandOut) {
         if let Some(begun) = self.begin(job) {
-            self.attempt(begun, || None);
+            self.attempt(begun, |_| None);
         }
     }
 
@@ -118,12 +127,12 @@ impl Worker {
         is_noted.then_some(Begun { job, began })
     }
 
-    /// Runs a job to its settle. `next` gives the thread's next one, if one waits: it is begun before this one is
-    /// settled, so that one record can say both.
+    /// Runs a job to its settle. `next` gives the thread's next one at that time, if one waits: it is begun before
+    /// this one is settled, so that one record can say both.
     pub(super) fn attempt(
         &self,
         begun: Begun,
-        next: impl FnOnce() -> Option<HandOut>,
+        next: impl FnOnce(Now) -> Option<HandOut>,
     ) -> Option<Begun> {
         let Begun { mut job, began } = begun;
         let cx = Context::new(&job, Engine::unguarded(self.shared.clone()));
@@ -136,7 +145,7 @@ impl Worker {
         // Nothing that takes time, and nothing of anybody else's, may come between this end and the next begin.
         let is_soon_told = self.after_job.is_none()
             && matches!(&result, Ok(output) if output.len() <= INLINE_OUTPUT_MAX);
-        let next = is_soon_told.then(next).flatten();
+        let next = is_soon_told.then(|| next(now)).flatten();
         let next = next.and_then(|mut next| {
             next.after = job.claim;
             self.begin_at(next, now)

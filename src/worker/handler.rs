@@ -1,7 +1,8 @@
 //! Which handler takes which kind, and how stored bytes become what it wants.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+
+use rustc_hash::FxHashMap;
 
 use super::attempt;
 use super::context::Context;
@@ -23,7 +24,7 @@ pub(crate) struct Entry {
 #[derive(Default)]
 struct Conversions {
     /// From an older version's payload to this one's.
-    upgrades: HashMap<u16, Convert>,
+    upgrades: FxHashMap<u16, Convert>,
     /// From a JSON payload to this kind's, and from its output to JSON.
     json: Option<(Convert, Convert)>,
 }
@@ -125,8 +126,8 @@ fn undecodable(error: &PayloadError) -> Stop {
 /// All handlers of a program, and all that it can convert.
 #[derive(Default)]
 pub(crate) struct Registry {
-    entries: HashMap<String, Entry>,
-    conversions: HashMap<String, Conversions>,
+    entries: FxHashMap<String, Entry>,
+    conversions: FxHashMap<String, Conversions>,
 }
 
 impl Registry {

@@ -1,19 +1,24 @@
 //! Pools: where handlers run.
 //!
 //! A pool has a fixed number of slots. In a thread pool a slot is a thread that runs handlers; in a
-//! rayon pool it is a thread that runs each handler inside the rayon pool, so that the handler's own
+//! rayon pool it is a thread that runs handlers inside the rayon pool, so that the handler's own
 //! `par_iter` works there. A custom pool, and a rayon pool of leaf jobs, has one thread that passes jobs on
 //! while fewer than its slots are in flight.
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::attempt::{Begun, Task, Worker};
+use super::attempt::{self, Task, Worker};
 use super::slots::Slots;
 use crate::engine::{HandOut, Live, PoolHealth};
 use crate::error::{Error, Result};
 use crate::job::check_name;
 use crate::sys;
+
+/// How long a thread of rayon goes from one job to the next, and is kept from helping other handlers with theirs: each
+/// time it is called from outside costs two threads' waking.
+const RAYON_TURN: Duration = Duration::from_millis(1);
 
 /// A pool of places where handlers run. Queues are bound to pools by [`Queue::pool`](crate::Queue::pool).
 #[must_use]
@@ -180,7 +185,7 @@ impl Running {
         sys::thread::spawn(name, move || slot.serve()).map(drop)
     }
 
-    fn serve(&self) {
+    fn serve(self: &Arc<Self>) {
         while let Some(job) = self.worker.outs.next() {
             let is_still_ours = self.run(job);
             // Another thread has taken this slot over while the handler hung.
@@ -191,25 +196,23 @@ impl Running {
     }
 
     /// Runs a job, or passes it on. False if the slot was replaced meanwhile.
-    fn run(&self, job: HandOut) -> bool {
+    fn run(self: &Arc<Self>, job: HandOut) -> bool {
         match &self.run {
-            Run::Here => match self.worker.begin(job) {
-                Some(begun) => self.run_here(begun),
-                None => true,
-            },
-            Run::InRayon(pool) => {
-                let live = job.live.clone();
-                pool.install(|| self.worker.run(job));
-                self.slots.returned(&live)
-            }
+            Run::Here => self.run_for(Duration::MAX, job),
+            Run::InRayon(pool) => pool.install(|| self.run_in_rayon(job)),
             Run::AsRayonTask(pool) => {
-                let task = self.task(job);
-                pool.spawn(move || task.run());
+                let permit = self.slots.enter(job.live.clone());
+                let running = self.clone();
+                pool.spawn(move || {
+                    if !running.run_in_rayon(job) {
+                        permit.has_gone_to_another();
+                    }
+                });
                 true
             }
             Run::Custom(spawn) => {
                 let task = self.task(job);
-                if let Err(stop) = super::attempt::catch(|| {
+                if let Err(stop) = attempt::catch(|| {
                     spawn(task);
                     Ok(())
                 }) {
@@ -220,15 +223,31 @@ impl Running {
         }
     }
 
-    /// Runs a job, and the next, as long as one waits.
-    fn run_here(&self, mut begun: Begun) -> bool {
+    fn run_in_rayon(&self, job: HandOut) -> bool {
+        // Inside another handler's wait for rayon: that one is not kept from going on.
+        let turn = if attempt::is_in_handler() {
+            Duration::ZERO
+        } else {
+            RAYON_TURN
+        };
+        self.run_for(turn, job)
+    }
+
+    /// Runs a job, and then the next, as long as one waits and the `turn` is not over. False if the slot was replaced
+    /// meanwhile.
+    fn run_for(&self, turn: Duration, job: HandOut) -> bool {
+        let Some(mut begun) = self.worker.begin(job) else {
+            return true;
+        };
+        let until = begun.began().saturating_add(turn);
         loop {
             let live = begun.live().clone();
             let mut is_still_ours = None;
-            let next = self.worker.attempt(begun, || {
+            let next = self.worker.attempt(begun, |now| {
                 let is_ours = self.slots.returned(&live);
                 is_still_ours = Some(is_ours);
-                is_ours.then(|| self.worker.outs.try_next()).flatten()
+                let more = is_ours && now.awake < until;
+                more.then(|| self.worker.outs.try_next()).flatten()
             });
             if !is_still_ours.unwrap_or_else(|| self.slots.returned(&live)) {
                 return false;

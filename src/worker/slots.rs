@@ -56,7 +56,7 @@ impl Slots {
         state.in_flight += 1;
         Permit {
             slots: self.clone(),
-            live,
+            live: Some(live),
         }
     }
 
@@ -107,12 +107,22 @@ impl Slots {
 /// A place in flight; free again when dropped.
 pub(super) struct Permit {
     slots: Arc<Slots>,
-    live: Arc<Live>,
+    /// The job that it was given for; `None` if another has taken its place.
+    live: Option<Arc<Live>>,
+}
+
+impl Permit {
+    /// The slot was replaced while a later job hung in it.
+    pub(super) fn has_gone_to_another(mut self) {
+        self.live = None;
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.slots.leave(&self.live);
+        if let Some(live) = &self.live {
+            self.slots.leave(live);
+        }
     }
 }
 
@@ -144,6 +154,22 @@ mod tests {
         drop((b, c));
         assert_eq!(state(&slots), (0, 0, 0));
         assert!(slots.hangs(&third, |_| panic!("it has returned")));
+        assert_eq!(state(&slots), (0, 0, 0));
+    }
+
+    /// A task of rayon's goes from job to job in one place; the place is another's if a later one hung.
+    #[test]
+    fn a_place_that_was_replaced_in_a_later_job_is_given_back_once() {
+        let slots = Arc::new(Slots::new(1, 1));
+        let (first, second) = (live(), live());
+        let permit = slots.enter(first.clone());
+        assert!(slots.returned(&first));
+        assert!(slots.hangs(&second, |_| true));
+        let another = slots.enter(live());
+        assert!(!slots.returned(&second));
+        permit.has_gone_to_another();
+        assert_eq!(state(&slots), (1, 0, 0));
+        drop(another);
         assert_eq!(state(&slots), (0, 0, 0));
     }
 
