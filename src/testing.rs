@@ -135,7 +135,7 @@ impl Rehearsal {
 
     /// Waits for a job that is handed out, or for the word that there is none to come.
     fn next_task(&self) -> Result<Option<Task>> {
-        let (reply, quiet) = Reply::new();
+        let (reply, quiet) = Reply::by_channel();
         let until = Idle::NothingToStart;
         let inbox = &self.engine().shared.inbox;
         inbox.send_unbounded(Command::WaitIdle { until, reply });

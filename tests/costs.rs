@@ -50,14 +50,13 @@ struct Cost {
     allocations: RangeInclusive<f64>,
 }
 
-/// Who falls asleep over a channel allocates: caller and writer do so once a group, unless they are fast.
 const ALONE: Cost = Cost {
     commands: 1.0,
     groups: 1.0..=1.0,
     entries: 1.0..=1.0,
     bytes: 482.0..=482.0,
     syncs: 1.0..=1.0,
-    allocations: 16.0..=18.5,
+    allocations: 13.0..=13.5,
 };
 
 const IN_A_BATCH: Cost = Cost {
@@ -66,17 +65,18 @@ const IN_A_BATCH: Cost = Cost {
     entries: 0.006..=0.006,
     bytes: 322.0..=324.0,
     syncs: 0.001..=0.001,
-    allocations: 3.0..=3.1,
+    allocations: 2.0..=2.1,
 };
 
-/// Three commands: enqueue, wait, settle. Two groups: stored and claimed at once, then settled.
+/// Three commands: enqueue, wait, settle. Two groups: stored and claimed at once, then settled. Who waits for a job
+/// that has not ended yet takes three allocations more.
 const AWAITED: Cost = Cost {
     commands: 3.0,
     groups: 2.0..=2.0,
     entries: 2.0..=2.0,
     bytes: 698.0..=698.0,
     syncs: 2.0..=2.0,
-    allocations: 33.0..=42.0,
+    allocations: 27.0..=31.0,
 };
 
 /// A settle of each job. How many of them share a group is up to the disk and the machine.
@@ -86,7 +86,7 @@ const RUN: Cost = Cost {
     entries: 0.006..=0.05,
     bytes: 375.0..=390.0,
     syncs: 0.001..=0.05,
-    allocations: 5.0..=10.0,
+    allocations: 4.0..=5.0,
 };
 
 fn main() {

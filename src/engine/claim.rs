@@ -3,9 +3,10 @@
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use super::command::{Command, Reply};
+use super::command::Command;
 use super::handout::{HandOut, outcome_of};
 use super::live::Asked;
+use super::reply::Reply;
 use super::{Engine, Shared};
 use crate::error::{Error, Result};
 use crate::job::{

@@ -2,45 +2,18 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::handout::HandOut;
 use super::hold::Moment;
 use super::live::Live;
-use crate::error::{Error, Result};
+use super::reply::Reply;
+use crate::error::Error;
 use crate::job::{Content, DeadReason, Encoding, JobId, NewJob, State};
 use crate::journal::EntryBytes;
 use crate::ledger::{
     ChangeAnswer, ChangeKind, Counters, Filter, Idle, Outcome, Page, Placed, QueueView, Row,
 };
-use crate::sys::sync::channel::{Receiver, Sender, bounded};
-
-/// A one-place slot for an answer. Sending never blocks; a caller that went away is no error.
-#[derive(Debug)]
-pub(crate) struct Reply<T> {
-    slot: Sender<Result<T>>,
-    token: u64,
-}
-
-impl<T> Reply<T> {
-    pub(crate) fn new() -> (Reply<T>, Receiver<Result<T>>) {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        let (slot, answer) = bounded(1);
-        let token = NEXT.fetch_add(1, Ordering::Relaxed); // only has to be a different one each time
-        (Reply { slot, token }, answer)
-    }
-
-    /// By this a caller that has waited long enough takes its question back.
-    pub(crate) fn token(&self) -> u64 {
-        self.token
-    }
-
-    pub(crate) fn send(self, answer: Result<T>) {
-        // E1: the slot is empty, so this never waits, and can only fail when nobody waits any more.
-        let _ = self.slot.try_send(answer);
-    }
-}
 
 #[derive(Debug)]
 pub(crate) enum Command {

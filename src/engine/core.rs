@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::clock_watch::{ClockWatch, LOOK_EVERY};
-use super::command::{Command, Ending, Reply, Work};
+use super::command::{Command, Ending, Work};
 use super::events::{Hub, What};
 use super::handout::HandOut;
 use super::handouts::HandOuts;
@@ -18,6 +18,7 @@ use super::live::Live;
 use super::places::Places;
 use super::reader::Reader;
 use super::recorder::Recorder;
+use super::reply::Reply;
 use super::watchdog::Watchdog;
 use crate::clock::{Clock, Now};
 use crate::error::Error;
@@ -65,6 +66,8 @@ pub(crate) struct PoolLink {
     /// Gives back what it gets: how long it was left alone for that, and until when (awake time) it is.
     pub(super) rest: Duration,
     pub(super) rests_until: Option<Duration>,
+    /// What it is handed after the group that is being written.
+    pub(super) next: Vec<HandOut>,
     /// Some of what it was handed was taken back in this group.
     pub(super) has_taken_back: bool,
     /// Handed out, in order of their claims; those that began are dropped from the ends when met.
@@ -87,6 +90,7 @@ impl PoolLink {
             ahead: 0,
             rest: Duration::ZERO,
             rests_until: None,
+            next: Vec::new(),
             has_taken_back: false,
             handed: VecDeque::new(),
         }

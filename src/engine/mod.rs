@@ -29,6 +29,7 @@ mod places;
 mod reader;
 mod recorder;
 mod recover;
+mod reply;
 mod request;
 mod shared;
 mod step;
@@ -48,7 +49,7 @@ pub use stored::Stored;
 
 pub(crate) use self::core::{Limits, PoolLink};
 
-pub(crate) use command::{Command, Details, Reply};
+pub(crate) use command::{Command, Details};
 pub(crate) use events::Hub;
 pub(crate) use handle::read_history;
 pub(crate) use handout::{HandOut, outcome_of};
@@ -66,6 +67,9 @@ pub(crate) use recorder::{Recorder, store_told};
 #[cfg(feature = "bench")]
 pub(crate) use recover::first_group;
 pub(crate) use recover::{Parts, Replayed, check_digest, fold, read_back_with, recover};
+#[cfg(feature = "lab")]
+pub(crate) use reply::Awaited;
+pub(crate) use reply::Reply;
 pub(crate) use shared::{Handlers, Shared};
 pub(crate) use step::into_history;
 pub(crate) use watchdog::Watchdog;

@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::command::{Command, Reply};
+use super::command::Command;
 use super::inbox::WhenFullRule;
+use super::reply::{Awaited, NoReply, Reply};
 use super::{Engine, Handle, Shared};
 use crate::error::{Error, Result};
 use crate::job::{
@@ -13,7 +14,6 @@ use crate::job::{
     encoding_of, millis,
 };
 use crate::ledger::Placed;
-use crate::sys::sync::channel::{Receiver, TryRecvError};
 
 /// How an output is read.
 pub(super) type Decode<O> = fn(&[u8]) -> Result<O, PayloadError>;
@@ -313,7 +313,7 @@ pub(super) fn send_jobs(
     shared: &Shared,
     jobs: Vec<NewJob>,
     when_full: WhenFullRule,
-) -> Result<Receiver<Result<Vec<Placed>>>> {
+) -> Result<Awaited<Vec<Placed>>> {
     let files: Vec<u128> = jobs.iter().filter_map(|job| job.payload.file()).collect();
     let (reply, answer) = Reply::new();
     let sent = shared
@@ -374,7 +374,7 @@ pub struct Ticket<O> {
     engine: Engine,
     kind: Cow<'static, str>,
     output: (Encoding, Decode<O>),
-    answer: Receiver<Result<Vec<Placed>>>,
+    answer: Awaited<Vec<Placed>>,
     told: Option<Result<Vec<Placed>>>,
 }
 
@@ -412,7 +412,7 @@ impl<O> Ticket<O> {
         if self.told.is_none() {
             self.told = match self.answer.try_recv() {
                 Ok(answer) => Some(answer),
-                Err(TryRecvError::Empty) if !self.engine.shared.watchdog.hangs() => None,
+                Err(NoReply::Yet) if !self.engine.shared.watchdog.hangs() => None,
                 Err(_) => Some(Err(self.engine.shared.inbox.gate().no_answer())),
             };
         }

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::api::{Engine, PoolHealth, ShutdownReport};
-use super::command::{Command, Reply};
+use super::command::Command;
 use super::events::Hub;
 use super::inbox::{Inbox, WhenFullRule};
+use super::reply::{Awaited, NoReply, Reply};
 use super::watchdog::Watchdog;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
@@ -17,7 +18,6 @@ use crate::job::{Content, Form, PayloadError, Stop};
 use crate::journal::Payloads;
 use crate::sys;
 use crate::sys::sync::Mutex;
-use crate::sys::sync::channel::{Receiver, RecvTimeoutError};
 use crate::sys::thread::JoinHandle;
 
 /// What runs a job without the queue; `worker` provides it.
@@ -173,7 +173,7 @@ impl Shared {
             self.inbox.send_unbounded(command(reply));
             answer
         });
-        let answers: Vec<Receiver<Result<T>>> = asked.collect();
+        let answers: Vec<Awaited<T>> = asked.collect();
         answers.iter().map(|answer| self.wait(answer)).collect()
     }
 
@@ -195,7 +195,7 @@ impl Shared {
     }
 
     /// Waits for an answer, or until the writer is given up.
-    pub(crate) fn wait<T>(&self, answer: &Receiver<Result<T>>) -> Result<T> {
+    pub(crate) fn wait<T>(&self, answer: &Awaited<T>) -> Result<T> {
         loop {
             if let Some(answer) = self.wait_within(answer, Duration::MAX)? {
                 return Ok(answer);
@@ -203,17 +203,17 @@ impl Shared {
         }
     }
 
-    fn wait_within<T>(&self, answer: &Receiver<Result<T>>, within: Duration) -> Result<Option<T>> {
+    fn wait_within<T>(&self, answer: &Awaited<T>, within: Duration) -> Result<Option<T>> {
         let mut left = within;
         loop {
             let wait = left.min(self.watchdog.look_every());
             match answer.recv_timeout(wait) {
                 Ok(answer) => return answer.map(Some),
-                Err(RecvTimeoutError::Disconnected) => return Err(self.inbox.gate().no_answer()),
-                Err(RecvTimeoutError::Timeout) if self.watchdog.hangs() => {
+                Err(NoReply::Ever) => return Err(self.inbox.gate().no_answer()),
+                Err(NoReply::Yet) if self.watchdog.hangs() => {
                     return Err(self.inbox.gate().no_answer());
                 }
-                Err(RecvTimeoutError::Timeout) => left -= wait,
+                Err(NoReply::Yet) => left -= wait,
             }
             if left.is_zero() {
                 return Ok(None);

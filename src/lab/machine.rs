@@ -15,15 +15,14 @@ use super::words::{
 };
 use crate::clock::{Clock, ManualClock};
 use crate::engine::{
-    Asked, Command, Commands, Core, Disk, HandOut, HandOuts, Inbox, Limits, Live, Parts, PoolLink,
-    Recorder, Reply, Settle, Watchdog, first_group, read_back, recover,
+    Asked, Awaited, Command, Commands, Core, Disk, HandOut, HandOuts, Inbox, Limits, Live, Parts,
+    PoolLink, Recorder, Reply, Settle, Watchdog, first_group, read_back, recover,
 };
 use crate::error::{Error, Result};
 use crate::job::JobId;
 use crate::journal::{self, Geometry, Payloads, Store, StoreHeader};
 use crate::ledger::{Filter, Setup};
 use crate::sys;
-use crate::sys::sync::channel::Receiver;
 
 /// How a machine is set up.
 #[derive(Clone, Debug)]
@@ -145,7 +144,7 @@ struct On {
     asked: Vec<(u64, Poll)>,
     next_ticket: u64,
     moments: Vec<crate::engine::Moment>,
-    held: Vec<Receiver<Result<crate::engine::Moment>>>,
+    held: Vec<Awaited<crate::engine::Moment>>,
 }
 
 impl std::fmt::Debug for Machine {
@@ -304,9 +303,9 @@ impl Machine {
         let Some(on) = &mut self.on else { return false };
         let group = on.commands.group_now();
         let well = on.core.step(group).is_ok();
-        let moments = on.held.extract_if(.., |answer| !answer.is_empty());
+        let moments = on.held.extract_if(.., |answer| !answer.is_open());
         on.moments
-            .extend(moments.filter_map(|answer| answer.recv().ok()?.ok()));
+            .extend(moments.filter_map(|answer| answer.recv()?.ok()));
         self.look_at_witness();
         well
     }

@@ -3,10 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::sys::sync::channel::Receiver;
-
 use super::machine::Held;
-use crate::engine::{Command, HandOut, Recorder, Reply, read_history};
+use crate::engine::{Awaited, Command, HandOut, Recorder, Reply, read_history};
 use crate::error::{Error, Result};
 use crate::job::{
     Backoff, Content, DeadReason, Encoding, Expiry, JobId, NewJob, OnCrash, Policy, Priority,
@@ -178,17 +176,14 @@ pub(super) fn outcome(end: End) -> Outcome {
     }
 }
 
-fn polled<T: 'static>(
-    answer: Receiver<Result<T>>,
-    mut read: impl FnMut(T) -> Answer + 'static,
-) -> Poll {
+fn polled<T: 'static>(answer: Awaited<T>, mut read: impl FnMut(T) -> Answer + 'static) -> Poll {
     Box::new(move || {
         let answer = answer.try_recv().ok()?;
         Some(answer.map(&mut read).map_err(Refusal::from))
     })
 }
 
-pub(super) fn settled(answer: Receiver<Result<bool>>) -> Poll {
+pub(super) fn settled(answer: Awaited<bool>) -> Poll {
     polled(answer, Answer::Settled)
 }
 

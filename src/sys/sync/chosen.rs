@@ -245,10 +245,6 @@ pub(crate) mod channel {
             }
         }
 
-        pub(crate) fn is_empty(&self) -> bool {
-            self.0.state.lock().waiting.is_empty()
-        }
-
         pub(crate) fn recv_timeout(&self, time: Duration) -> Result<T, RecvTimeoutError> {
             if time.is_zero() {
                 return self.try_recv().map_err(|error| match error {

@@ -5,9 +5,7 @@ pub(crate) use std::sync::atomic;
 pub(crate) use std::thread_local;
 
 pub(crate) mod channel {
-    pub(crate) use crossbeam_channel::{
-        Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded,
-    };
+    pub(crate) use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
     /// The next message, unless nobody is left to send one or the other end of `ended` is gone.
     pub(crate) fn recv_until<T>(from: &Receiver<T>, ended: &Receiver<()>) -> Option<T> {
