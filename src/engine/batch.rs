@@ -72,6 +72,8 @@ impl<'e> Batch<'e> {
 
     /// Adds jobs from an iterator.
     pub fn extend<J: Job>(&mut self, jobs: impl IntoIterator<Item = J>) -> &mut Self {
+        let jobs = jobs.into_iter();
+        self.jobs.reserve(jobs.size_hint().0.min(BATCH_JOBS_MAX));
         for job in jobs {
             self.add(job);
         }

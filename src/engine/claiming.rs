@@ -170,7 +170,7 @@ impl Core {
         };
         let live = Arc::new(Live::new(id, attempt, time_limit_ms, stall_timeout_ms));
         if self.ledger.has_cap(record.queue) || self.waiters.jobs.contains_key(&id) {
-            live.is_awaited_now();
+            live.note_awaited();
         }
         if time_limit_ms > 0 || stall_timeout_ms > 0 {
             self.limited.insert(id);

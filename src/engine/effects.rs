@@ -51,7 +51,6 @@ impl Core {
 
     /// I6: only here, after the sync, do claims leave the writer.
     pub(super) fn hand_out(&mut self, claims: Vec<(JobId, Target)>) -> Result<()> {
-        let mut for_pools: Vec<Vec<HandOut>> = self.pools.iter().map(|_| Vec::new()).collect();
         for (id, target) in claims {
             // Taken back in the same group.
             if !self.running.contains_key(&id) {
@@ -68,16 +67,14 @@ impl Core {
                     reply.send(Ok(Some(job)));
                 }
                 Target::Pool(pool) => {
-                    if let Some(jobs) = for_pools.get_mut(pool) {
-                        jobs.push(job);
+                    if let Some(link) = self.pools.get_mut(pool) {
+                        link.next.push(job);
                     }
                 }
             }
         }
-        for (pool, jobs) in self.pools.iter().zip(for_pools) {
-            if !jobs.is_empty() {
-                pool.outs.fill(jobs);
-            }
+        for link in self.pools.iter_mut().filter(|link| !link.next.is_empty()) {
+            link.outs.fill(link.next.drain(..));
         }
         Ok(())
     }
@@ -278,7 +275,7 @@ impl Core {
                     .is_some_and(|r| !r.state().is_finished());
                 if running {
                     if let Some(run) = self.running.get(&id) {
-                        run.live.is_awaited_now();
+                        run.live.note_awaited();
                     }
                     self.waiters.jobs.entry(id).or_default().push(reply);
                 } else {

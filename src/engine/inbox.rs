@@ -137,7 +137,7 @@ impl Commands {
             self.gate.take(&mut self.taken, at_most);
         }
         let mut bytes = 0;
-        let mut group = Vec::new();
+        let mut group = Vec::with_capacity(self.taken.len().min(GROUP_COMMANDS_MAX));
         while group.len() < GROUP_COMMANDS_MAX
             && bytes < GROUP_BYTES_MAX
             && let Some(command) = self.taken.pop_front()
@@ -172,22 +172,23 @@ impl Drop for Commands {
 impl Gate {
     fn enter(&self, command: Command, when_full: WhenFullRule) -> Result<()> {
         let (jobs, bytes) = command.weight();
-        let mut load = self.waiting.lock();
+        let mut waiting = self.waiting.lock();
         loop {
-            if let Some(refusal) = load.refusal() {
+            if let Some(refusal) = waiting.refusal() {
                 return Err(refusal);
             }
-            if load.is_unread {
+            if waiting.is_unread {
                 return Err(Error::Closed);
             }
             // A command larger than the bound is let in alone.
-            let fits = load.jobs == 0
-                || (load.jobs + jobs <= self.jobs_max && load.bytes + bytes <= self.bytes_max);
+            let fits = waiting.jobs == 0
+                || (waiting.jobs + jobs <= self.jobs_max
+                    && waiting.bytes + bytes <= self.bytes_max);
             if fits {
-                load.jobs += jobs;
-                load.bytes += bytes;
-                let wake = load.push(command, true);
-                drop(load);
+                waiting.jobs += jobs;
+                waiting.bytes += bytes;
+                let wake = waiting.push(command, true);
+                drop(waiting);
                 if wake {
                     self.came.notify_one();
                 }
@@ -196,13 +197,13 @@ impl Gate {
             match when_full {
                 WhenFullRule::Refuse => {
                     return Err(Error::Full {
-                        waiting: load.jobs,
-                        bytes: load.bytes,
+                        waiting: waiting.jobs,
+                        bytes: waiting.bytes,
                         limit: self.jobs_max,
                         bytes_limit: self.bytes_max,
                     });
                 }
-                WhenFullRule::Wait => self.freed.wait(&mut load),
+                WhenFullRule::Wait => self.freed.wait(&mut waiting),
             }
         }
     }
@@ -248,10 +249,10 @@ impl Gate {
         if jobs == 0 {
             return;
         }
-        let mut load = self.waiting.lock();
-        load.jobs = load.jobs.saturating_sub(jobs);
-        load.bytes = load.bytes.saturating_sub(bytes);
-        drop(load);
+        let mut waiting = self.waiting.lock();
+        waiting.jobs = waiting.jobs.saturating_sub(jobs);
+        waiting.bytes = waiting.bytes.saturating_sub(bytes);
+        drop(waiting);
         self.freed.notify_all();
     }
 
@@ -261,9 +262,9 @@ impl Gate {
 
     /// Nothing is stored any more: whoever waits for room is let go, whoever comes is refused.
     pub(crate) fn give_up(&self, cause: &str) {
-        let mut load = self.waiting.lock();
-        load.given_up.get_or_insert_with(|| cause.to_owned());
-        drop(load);
+        let mut waiting = self.waiting.lock();
+        waiting.given_up.get_or_insert_with(|| cause.to_owned());
+        drop(waiting);
         self.freed.notify_all();
     }
 
@@ -274,9 +275,9 @@ impl Gate {
 
     /// Why a command that was taken was never answered.
     pub(crate) fn no_answer(&self) -> Error {
-        let load = self.waiting.lock();
-        match &load.given_up {
-            None if load.closed => Error::Closed,
+        let waiting = self.waiting.lock();
+        match &waiting.given_up {
+            None if waiting.closed => Error::Closed,
             cause => Error::Unknown {
                 // Without a cause the writer's stack is being unwound this very moment.
                 cause: cause.clone().unwrap_or_else(|| PANICKED.to_owned()),

@@ -27,20 +27,17 @@ impl Core {
         };
         let decided = match refusal {
             Some(error) => Err(error),
-            None => self.ledger.enqueue(jobs, self.now.wall_ms),
+            None => self.ledger.enqueue(jobs),
         };
         match decided {
-            Ok((placed, events)) => {
-                for event in &events {
-                    self.push(event)?;
+            Ok(placed) => {
+                for (job, placed) in jobs.iter().zip(&placed) {
+                    if placed.is_new {
+                        self.push(&self.ledger.enqueued(placed.id, job, self.now.wall_ms))?;
+                    } else {
+                        self.pending.files.extend(job.payload.file());
+                    }
                 }
-                let twice = jobs
-                    .iter()
-                    .zip(&placed)
-                    .filter(|(_, placed)| !placed.is_new);
-                self.pending
-                    .files
-                    .extend(twice.filter_map(|(job, _)| job.payload.file()));
                 Ok(Ok(placed))
             }
             Err(error) => {

@@ -126,7 +126,7 @@ impl Live {
     }
 
     /// Its end is told at once. One that is just being told may come a little later.
-    pub(crate) fn is_awaited_now(&self) {
+    pub(crate) fn note_awaited(&self) {
         self.awaited.store(true, Ordering::Relaxed);
     }
 

@@ -6,7 +6,8 @@
 use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator, to_bytes_in_with_alloc};
 use rkyv::bytecheck::CheckBytes;
 use rkyv::rancor::Error as RkyvError;
-use rkyv::ser::allocator::{Arena, ArenaHandle};
+use rkyv::ser::allocator::ArenaHandle;
+use rkyv::util::with_arena;
 use rkyv::{Archive, Deserialize, Portable, Serialize};
 
 use super::definition::Job;
@@ -41,15 +42,18 @@ impl PayloadError {
 pub struct Bounded {
     bytes: Vec<u8>,
     limit: u64,
+    /// Bytes that come last, for which there is to be room without another allocation.
+    last: usize,
     /// Set when the limit was passed.
     reached: Option<u64>,
 }
 
 impl Bounded {
-    fn new(limit: u64) -> Bounded {
+    fn new(limit: u64, last: usize) -> Bounded {
         Bounded {
             bytes: Vec::new(),
             limit,
+            last,
             reached: None,
         }
     }
@@ -59,6 +63,9 @@ impl Bounded {
         if reached > self.limit {
             self.reached = Some(reached);
             return false;
+        }
+        if self.bytes.capacity() - self.bytes.len() < more.len() {
+            self.bytes.reserve(more.len() + self.last);
         }
         self.bytes.extend_from_slice(more);
         true
@@ -201,12 +208,12 @@ where
         + Deserialize<T, HighDeserializer<RkyvError>>,
 {
     fn encode(value: &T, limit: u64) -> Result<Vec<u8>, PayloadError> {
-        let mut out = Bounded::new(limit);
-        let mut arena = Arena::new();
-        let written = to_bytes_in_with_alloc::<_, _, RkyvError>(value, &mut out, arena.acquire());
-        let written = written
-            .map(drop)
-            .map_err(|e| PayloadError::new("cannot be written as rkyv", e));
+        // The archive ends with the value itself; what hangs from it comes before.
+        let mut out = Bounded::new(limit, size_of::<T::Archived>());
+        let written = with_arena(|arena| {
+            to_bytes_in_with_alloc::<_, _, RkyvError>(value, &mut out, arena.acquire()).map(drop)
+        });
+        let written = written.map_err(|e| PayloadError::new("cannot be written as rkyv", e));
         out.end(written)
     }
 
@@ -239,7 +246,7 @@ pub enum Json {}
 #[cfg(feature = "json")]
 impl<T: serde::Serialize + serde::de::DeserializeOwned> Format<T> for Json {
     fn encode(value: &T, limit: u64) -> Result<Vec<u8>, PayloadError> {
-        let mut out = Bounded::new(limit);
+        let mut out = Bounded::new(limit, 0);
         let written = serde_json::to_writer(&mut out, value);
         out.end(written.map_err(|e| PayloadError::new("cannot be written as JSON", e)))
     }

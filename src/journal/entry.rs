@@ -105,6 +105,8 @@ pub(crate) struct Draft {
     frames: FrameWriter,
     scratch: Vec<u8>,
     bytes: usize,
+    /// The last group filled an entry, so the next one is likely to.
+    has_filled: bool,
 }
 
 /// A finished entry.
@@ -123,6 +125,7 @@ impl Draft {
             frames: FrameWriter::default(),
             scratch: Vec::new(),
             bytes: 0,
+            has_filled: false,
         }
     }
 
@@ -157,11 +160,12 @@ impl Draft {
         }
         let fits = |entry: &Vec<u8>| entry.len() + self.scratch.len() <= self.entry_cap;
         if !self.entries.last().is_some_and(fits) {
-            let mut entry = Vec::with_capacity(
-                (HEADER_LEN + self.scratch.len())
-                    .next_power_of_two()
-                    .min(self.entry_cap),
-            );
+            let capacity = if self.has_filled || !self.entries.is_empty() {
+                self.entry_cap
+            } else {
+                (HEADER_LEN + self.scratch.len()).next_power_of_two()
+            };
+            let mut entry = Vec::with_capacity(capacity.min(self.entry_cap));
             entry.resize(HEADER_LEN, 0);
             self.entries.push(entry);
             self.bytes += HEADER_LEN;
@@ -200,6 +204,7 @@ impl Draft {
         tail: u64,
         digest: u128,
     ) -> Vec<Sealed> {
+        self.has_filled = self.entries.len() > 1;
         let parts = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
         let group = chain.next_group;
         let sealed = self.entries.drain(..).zip(0..).map(|(mut entry, part)| {

@@ -20,14 +20,10 @@ pub(crate) struct Placed {
 }
 
 impl Ledger {
-    /// All of the jobs, or none; a job whose key is taken becomes an answer and not an event.
-    pub(crate) fn enqueue<'c>(
-        &self,
-        jobs: &'c [NewJob],
-        now_ms: i64,
-    ) -> Result<(Vec<Placed>, Vec<Event<'c>>)> {
+    /// Where all of the jobs go, or why none may come; one whose key is taken is not new. Each new one has an
+    /// [event](Ledger::enqueued).
+    pub(crate) fn enqueue(&self, jobs: &[NewJob]) -> Result<Vec<Placed>> {
         let mut placed = Vec::with_capacity(jobs.len());
-        let mut events = Vec::with_capacity(jobs.len());
         let mut in_batch: HashMap<(&str, &str), JobId> = HashMap::new();
         let mut next_id = self.root.next_id;
         if fault::bug(Bug::IdsReused) {
@@ -52,9 +48,8 @@ impl Ledger {
                 in_batch.insert((&job.kind, key), id);
             }
             placed.push(Placed { id, is_new: true });
-            events.push(Event::Enqueued(self.new_record(id, job, now_ms)));
         }
-        Ok((placed, events))
+        Ok(placed)
     }
 
     /// The job that has the key. L6: by no look at the clock; a key is free when `tick` has freed it.
@@ -67,9 +62,10 @@ impl Ledger {
         Some(taken.id)
     }
 
-    fn new_record<'c>(&self, id: JobId, job: &'c NewJob, now_ms: i64) -> NewRecord<'c> {
+    /// The event of a new job.
+    pub(crate) fn enqueued<'c>(&self, id: JobId, job: &'c NewJob, now_ms: i64) -> Event<'c> {
         let (due_ms, relative) = job.wait.due(now_ms);
-        NewRecord {
+        Event::Enqueued(NewRecord {
             id,
             kind: &job.kind,
             version: job.version,
@@ -91,7 +87,7 @@ impl Ledger {
                 .collect(),
             policy: job.policy.clone(),
             payload: Payload::from(&job.payload),
-        }
+        })
     }
 
     /// A new queue needs a number.

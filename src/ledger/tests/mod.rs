@@ -136,9 +136,9 @@ impl Life {
     }
 
     fn enqueue_all(&mut self, jobs: &[NewJob]) -> Vec<Placed> {
-        let (placed, events) = self.ledger.enqueue(jobs, self.now_ms).unwrap();
-        for event in &events {
-            self.push(event);
+        let placed = self.ledger.enqueue(jobs).unwrap();
+        for (job, placed) in jobs.iter().zip(&placed).filter(|(_, p)| p.is_new) {
+            self.push(&self.ledger.enqueued(placed.id, job, self.now_ms));
         }
         placed
     }
@@ -641,7 +641,7 @@ fn the_last_new_name_has_room() {
                 })
                 .chain([known()])
                 .collect();
-            ledger.enqueue(&jobs, START_MS).map(drop)
+            ledger.enqueue(&jobs).map(drop)
         };
         asked(&[1, 2, 1, 2]).unwrap();
         let refused = asked(&[1, 2, 3]).unwrap_err().to_string();
