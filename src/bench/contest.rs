@@ -5,10 +5,11 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::unbounded;
 
 use super::machine::{bytes_written, resident_bytes};
 use super::{BareJournal, Host, Opening, PAYLOAD_BYTES, Percentiles, Profile, Rates, Through};
+use crate::engine::Reply;
 use crate::error::{Error, Result};
 use crate::sys::steady_time;
 use crate::{Context, Engine, Pool, sys};
@@ -218,32 +219,28 @@ fn closed_loop(
     Ok(a_second(done?, passed()))
 }
 
-/// The same, where one thread commits whatever waits as a group, and answers.
+/// The same, where one thread commits whatever waits as a group, and answers as the engine does.
 fn grouped(
     threads: usize,
     window: Duration,
     mut commit: impl FnMut(u64) -> Result<()> + Send,
 ) -> Result<f64> {
-    let (send, requests) = unbounded::<Sender<()>>();
+    let (send, requests) = unbounded::<Reply<()>>();
     std::thread::scope(|scope| {
         let committing = scope.spawn(move || {
             while let Ok(first) = requests.recv() {
                 let mut group = vec![first];
                 group.extend(requests.try_iter().take(GROUP_MAX - 1));
                 commit(group.len() as u64)?;
-                // Whoever is gone wants no answer.
-                for reply in group {
-                    let _ = reply.send(());
-                }
+                group.into_iter().for_each(|reply| reply.send(Ok(())));
             }
             Ok(())
         });
         let rate = closed_loop(threads, window, || {
-            let (reply, answer): (_, Receiver<()>) = bounded(1);
-            let asked = send.send(reply).is_ok() && answer.recv().is_ok();
-            asked
-                .then_some(())
-                .ok_or_else(|| Error::Bug("the committing thread is gone".to_owned()))
+            let (reply, answer) = Reply::new();
+            let gone = || Error::Bug("the committing thread is gone".to_owned());
+            send.send(reply).map_err(|_| gone())?;
+            answer.recv().ok_or_else(gone)?
         });
         drop(send);
         let panicked = |_| Err(Error::Bug("the committing thread panicked".to_owned()));

@@ -144,7 +144,7 @@ impl<T> Awaited<T> {
     }
 
     /// The answer, however long it takes; `None`: there will be none.
-    #[cfg(any(test, feature = "lab"))]
+    #[cfg(any(test, feature = "lab", feature = "bench"))]
     pub(crate) fn recv(&self) -> Option<Result<T>> {
         loop {
             match self.recv_timeout(Duration::MAX) {

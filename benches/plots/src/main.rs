@@ -77,7 +77,7 @@ fn main() -> Result<()> {
         title: "What a job costs, enqueued, run by two workers and done",
         x: "jobs",
         y: "microseconds a job",
-        legend: SeriesLabelPosition::UpperRight,
+        legend: SeriesLabelPosition::UpperMiddle,
         points: cost,
     };
     cost.draw(&dir.join("cost.svg"))
