@@ -42,8 +42,8 @@ impl Pool {
         Pool::new(name, slots, PoolKind::Threads)
     }
 
-    /// A rayon pool of `slots` threads, running `slots` handlers at a time; a handler's own `par_iter` runs
-    /// in it.
+    /// A rayon pool of `slots` threads, running `slots` handlers at a time; a handler's own `par_iter` runs in it. A
+    /// thread goes from one short job to the next for up to a millisecond before it helps the others with theirs.
     pub fn rayon(name: impl Into<String>, slots: usize) -> Pool {
         Pool::new(name, slots, PoolKind::Rayon { leaf: false })
     }
