@@ -89,6 +89,8 @@ impl Swap {
             }
         };
         sync_tree(&self.new)?;
+        // Its name, too: else the original could lose its own while a remnant that was removed has the copy's again.
+        files::sync_dir(&self.parent)?;
         fault::point(Point::Copied);
         self.forget_old()?;
         self.rename(&self.now, &self.old)?;

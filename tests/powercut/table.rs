@@ -74,10 +74,16 @@ impl Choice {
 
     fn lives(&self, row: &Row) -> Vec<(u64, Life)> {
         let Extent { lives, cuts } = if self.full { row.full } else { row.short };
-        let numbers = self
-            .life
-            .map_or_else(|| (0..lives).collect(), |life| vec![life]);
-        let life = |number| Life {
+        let found = row.found.iter().filter(|_| !self.full);
+        let found = found.map(|number| (*number, row.full.cuts));
+        let chosen: Vec<(u64, u64)> = match self.life {
+            Some(life) => vec![(life, cuts)],
+            None => (0..lives)
+                .map(|number| (number, cuts))
+                .chain(found)
+                .collect(),
+        };
+        let life = |(number, cuts): (u64, u64)| Life {
             plan: (row.plan)(number),
             cuts: self.trial.map_or(cuts, |trial| cuts.max(trial + 1)),
             depth: row.depth,
@@ -85,9 +91,9 @@ impl Choice {
             only: self.trial,
             log: self.log.clone(),
         };
-        numbers
+        chosen
             .into_iter()
-            .map(|number| (number, life(number)))
+            .map(|chosen| (chosen.0, life(chosen)))
             .collect()
     }
 }
