@@ -1,5 +1,7 @@
 //! Several jobs in one group: all of them, or none.
 
+use std::sync::Arc;
+
 use super::Engine;
 use super::request::{Request, remove_files, send_jobs};
 use crate::error::{Error, Result};
@@ -126,8 +128,8 @@ impl<'e> Batch<'e> {
         if self.bytes > BATCH_BYTES_MAX {
             return too_large("batch", self.bytes, BATCH_BYTES_MAX);
         }
-        let jobs = std::mem::take(&mut self.jobs);
-        let answer = send_jobs(shared, jobs, shared.when_full)?;
+        let jobs: Arc<[NewJob]> = std::mem::take(&mut self.jobs).into();
+        let answer = send_jobs(shared, jobs.clone(), shared.when_full)?;
         let placed = shared.wait(&answer)?;
         Ok(placed
             .into_iter()

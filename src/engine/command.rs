@@ -17,8 +17,10 @@ use crate::ledger::{
 
 #[derive(Debug)]
 pub(crate) enum Command {
+    /// A caller that waits keeps the jobs as well, so that the thread that made them frees them: allocators take long for
+    /// memory of another thread's.
     Enqueue {
-        jobs: Vec<NewJob>,
+        jobs: Arc<[NewJob]>,
         reply: Reply<Vec<Placed>>,
     },
     /// From a worker. Answers nothing: the worker has gone on.

@@ -1,6 +1,7 @@
 //! A job with options, on its way in.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::command::Command;
@@ -180,7 +181,8 @@ impl<'e, O> Request<'e, O> {
     /// As [`Engine::enqueue`], and [`Error::Invalid`] for options out of range.
     pub fn enqueue(self) -> Result<Enqueued<O>> {
         let when_full = self.engine.shared.when_full;
-        self.send(when_full)?.wait()
+        let (ticket, _jobs) = self.send(when_full)?;
+        ticket.wait()
     }
 
     /// Hands the job over without waiting for anything but, for a payload above 24 KiB, its file.
@@ -190,10 +192,10 @@ impl<'e, O> Request<'e, O> {
     ///
     /// [`Error::Full`] when the inbox is full; else as [`Request::enqueue`].
     pub fn enqueue_nowait(self) -> Result<Ticket<O>> {
-        self.send(WhenFullRule::Refuse)
+        self.send(WhenFullRule::Refuse).map(|(ticket, _)| ticket)
     }
 
-    fn send(self, when_full: WhenFullRule) -> Result<Ticket<O>> {
+    fn send(self, when_full: WhenFullRule) -> Result<(Ticket<O>, Arc<[NewJob]>)> {
         let Request {
             engine,
             draft,
@@ -203,15 +205,16 @@ impl<'e, O> Request<'e, O> {
         shared.check_process()?;
         let kind = draft.kind.clone();
         let output = (draft.encoding, decode);
-        let job = draft.check(engine)?;
-        let answer = send_jobs(shared, vec![job], when_full)?;
-        Ok(Ticket {
+        let jobs: Arc<[NewJob]> = Arc::new([draft.check(engine)?]);
+        let answer = send_jobs(shared, jobs.clone(), when_full)?;
+        let ticket = Ticket {
             engine: Engine::unguarded(shared.clone()),
             kind,
             output,
             answer,
             told: None,
-        })
+        };
+        Ok((ticket, jobs))
     }
 }
 
@@ -311,7 +314,7 @@ fn check_expiry(expires: Wait, wait: Wait, now_ms: i64) -> Result<Expiry> {
 /// Hands jobs to the writer. If they are refused, their payload files go.
 pub(super) fn send_jobs(
     shared: &Shared,
-    jobs: Vec<NewJob>,
+    jobs: Arc<[NewJob]>,
     when_full: WhenFullRule,
 ) -> Result<Awaited<Vec<Placed>>> {
     let files: Vec<u128> = jobs.iter().filter_map(|job| job.payload.file()).collect();

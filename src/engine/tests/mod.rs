@@ -135,6 +135,7 @@ impl Life {
     }
 
     fn enqueue(&mut self, jobs: Vec<NewJob>) -> Result<Vec<Placed>> {
+        let jobs = jobs.into();
         self.ask(|reply| Command::Enqueue { jobs, reply })
     }
 

@@ -243,7 +243,7 @@ scenario! {
             let (inbox, answered) = (inbox.clone(), answered.clone());
             beside(name, move || {
                 let (reply, answer) = Reply::new();
-                let jobs = vec![NewJob::plain()];
+                let jobs = [NewJob::plain()].into();
                 match inbox.send(Command::Enqueue { jobs, reply }, WhenFullRule::Wait) {
                     Ok(()) if answer.recv().is_some() => {
                         answered.fetch_add(1, Ordering::Relaxed);
@@ -275,7 +275,7 @@ scenario! {
         let clock = Arc::new(ManualClock::at(0));
         dog.start(clock, inbox.gate().clone()).unwrap();
         let enqueue = || Command::Enqueue {
-            jobs: vec![NewJob::plain()],
+            jobs: [NewJob::plain()].into(),
             reply: Reply::new().0,
         };
         inbox.send(enqueue(), WhenFullRule::Wait).unwrap();
@@ -361,7 +361,7 @@ scenario! {
         let callers = ["one", "two"].map(|name| {
             let inbox = inbox.clone();
             beside(name, move || {
-                let jobs = vec![NewJob::plain()];
+                let jobs = [NewJob::plain()].into();
                 let Some(Ok(placed)) = ask(&inbox, |reply| Command::Enqueue { jobs, reply }) else {
                     return;
                 };

@@ -105,7 +105,7 @@ fn commands_come_out_in_the_order_they_went_in() {
     life.inbox.send_unbounded(token(2));
     life.inbox.send_unhurried(token(3), || false);
     let (reply, _answer) = Reply::new();
-    let jobs = vec![job()];
+    let jobs = [job()].into();
     life.inbox
         .send(Command::Enqueue { jobs, reply }, WhenFullRule::Refuse)
         .unwrap();
