@@ -91,7 +91,7 @@ impl Core {
             return Err(bug());
         };
         let payload = match job.payload {
-            Payload::File(file) => Bytes::InFile(file),
+            Payload::File(file) => Bytes::InFile(Box::new(file)),
             Payload::Inline(bytes) => Bytes::InEntry {
                 entry: entry.clone(),
                 range: range_in(&entry, bytes),

@@ -20,7 +20,7 @@ pub(crate) enum Bytes {
         entry: EntryBytes,
         range: Range<usize>,
     },
-    InFile(PayloadRef),
+    InFile(Box<PayloadRef>),
 }
 
 /// A claimed job. Whoever holds it settles it; if it is dropped instead, the job goes back unharmed (one that had

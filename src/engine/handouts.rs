@@ -73,8 +73,12 @@ impl HandOuts {
     }
 
     fn pop(&self, queue: &mut Waiting) -> Option<HandOut> {
-        let is_there = |job: &HandOut| job.live.stage() == Stage::Waiting;
-        let job = std::iter::from_fn(|| queue.jobs.pop_front()).find(is_there);
+        while let Some(job) = queue.jobs.front()
+            && job.live.stage() != Stage::Waiting
+        {
+            queue.jobs.pop_front();
+        }
+        let job = queue.jobs.pop_front();
         self.left.store(queue.jobs.len(), Ordering::Relaxed);
         job
     }

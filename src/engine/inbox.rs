@@ -137,15 +137,17 @@ impl Commands {
             self.gate.take(&mut self.taken, at_most);
         }
         let mut bytes = 0;
-        let mut group = Vec::with_capacity(self.taken.len().min(GROUP_COMMANDS_MAX));
-        while group.len() < GROUP_COMMANDS_MAX
-            && bytes < GROUP_BYTES_MAX
-            && let Some(command) = self.taken.pop_front()
-        {
-            bytes += command.weight().1;
-            group.push(command);
-        }
-        group
+        let fits = self
+            .taken
+            .iter()
+            .take(GROUP_COMMANDS_MAX)
+            .take_while(|command| {
+                let is_open = bytes < GROUP_BYTES_MAX;
+                bytes += command.weight().1;
+                is_open
+            });
+        let commands = fits.count();
+        self.taken.drain(..commands).collect()
     }
 
     /// What is there now, up to the bounds of a group.

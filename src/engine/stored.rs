@@ -90,7 +90,7 @@ impl Engine {
                 Event::Enqueued(job) | Event::Carried(job, ..) => match job.payload {
                     Payload::Gone => None,
                     Payload::Inline(bytes) => Some(Content::Inline(bytes.to_vec())),
-                    Payload::File(file) => Some(Content::File(file)),
+                    Payload::File(file) => Some(Content::File(Box::new(file))),
                 },
                 _ => None,
             })

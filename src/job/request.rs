@@ -21,7 +21,8 @@ pub(crate) struct PayloadRef {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
     Inline(Vec<u8>),
-    File(PayloadRef),
+    /// Boxed: few have one, and contents are moved from thread to thread.
+    File(Box<PayloadRef>),
 }
 
 impl Content {

@@ -68,12 +68,12 @@ impl Payloads {
     /// Stores a payload under a new name.
     ///
     /// *Durability*: on return the file and its entry in the directory are on stable storage.
-    pub(crate) fn store(&self, bytes: &[u8]) -> Result<PayloadRef> {
-        let payload = PayloadRef {
+    pub(crate) fn store(&self, bytes: &[u8]) -> Result<Box<PayloadRef>> {
+        let payload = Box::new(PayloadRef {
             name: sys::random_u128(),
             len: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
             hash: *blake3::hash(bytes).as_bytes(),
-        };
+        });
         self.put(&payload, bytes)?;
         fault::point(Point::PayloadWritten);
         if let Err(refusal) = self.sync() {
@@ -369,7 +369,7 @@ mod tests {
         assert!(reason(look(&payloads, &stored)).contains("5 bytes instead of 4"));
         let absurd = PayloadRef {
             len: u64::MAX,
-            ..stored
+            ..*stored
         };
         assert!(
             reason(look(&payloads, &absurd)).contains("instead of"),

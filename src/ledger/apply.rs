@@ -5,7 +5,7 @@
 //! are folded all the same.
 
 use crate::fault::{self, Bug};
-use crate::job::{DeadReason, Expiry, JobId};
+use crate::job::{Content, DeadReason, Expiry, JobId};
 
 use super::Ledger;
 use super::digest;
@@ -563,10 +563,7 @@ fn set_history(r: &mut Record, history: Option<&History>, place: Place) {
         let rare = r.rare_mut();
         rare.history = Some(place);
         rare.history_hash = hash;
-        rare.output_file = match history.output {
-            Some(crate::job::Content::File(file)) => Some(file.name),
-            _ => None,
-        };
+        rare.output_file = history.output.as_ref().and_then(Content::file);
     }
 }
 

@@ -203,7 +203,7 @@ impl<'a> From<&'a Content> for Payload<'a> {
     fn from(content: &'a Content) -> Payload<'a> {
         match content {
             Content::Inline(bytes) => Payload::Inline(bytes),
-            Content::File(file) => Payload::File(*file),
+            Content::File(file) => Payload::File(**file),
         }
     }
 }

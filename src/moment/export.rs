@@ -286,7 +286,7 @@ impl Exporter<'_> {
     fn content<'c>(&self, content: &'c Content) -> Result<(Bytes<'c>, Option<PayloadRef>)> {
         Ok(match content {
             Content::Inline(bytes) => (Bytes::Here(bytes), None),
-            Content::File(file) => (self.read(file)?, Some(*file)),
+            Content::File(file) => (self.read(file)?, Some(**file)),
         })
     }
 

@@ -121,7 +121,7 @@ impl<'l> JobParts<'l> {
     fn history(&self) -> Option<History> {
         let history = self.line.history.as_ref()?;
         let output = self.output.as_ref().map(|stored| match stored.file {
-            Some(file) => Content::File(file),
+            Some(file) => Content::File(Box::new(file)),
             None => Content::Inline(stored.bytes.to_vec()),
         });
         Some(History {

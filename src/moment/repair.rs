@@ -502,9 +502,9 @@ impl<'e> Saved<'e> {
             without = copy(&file, "payload")?;
         }
         if let Some(history) = &mut history
-            && let Some(Content::File(file)) = history.output
+            && let Some(Content::File(file)) = &history.output
             && without.is_none()
-            && copy(&file, "output")?.is_some()
+            && copy(file, "output")?.is_some()
         {
             history.output = None;
         }

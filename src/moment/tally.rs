@@ -45,7 +45,7 @@ impl Tally {
             self.files.insert(file.name, (id, file));
         }
         if let Some(Content::File(file)) = history.and_then(|history| history.output.as_ref()) {
-            self.files.insert(file.name, (id, *file));
+            self.files.insert(file.name, (id, **file));
         }
     }
 

@@ -35,11 +35,11 @@ fn job(number: u64, inbox: &Inbox) -> HandOut {
         failures: 0,
         attempts_max: 1,
         crashes: 0,
-        payload: Bytes::InFile(PayloadRef {
+        payload: Bytes::InFile(Box::new(PayloadRef {
             name: 0,
             len: 0,
             hash: [0; 32],
-        }),
+        })),
         expires_at_ms: None,
         place: 0,
         after: 0,

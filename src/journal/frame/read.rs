@@ -390,7 +390,7 @@ fn history(w: &ArchivedHistoryV1) -> History {
         output: w
             .output_file
             .as_ref()
-            .map(|file| Content::File(payload_ref(file)))
+            .map(|file| Content::File(Box::new(payload_ref(file))))
             .or(inline),
     }
 }

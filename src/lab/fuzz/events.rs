@@ -146,7 +146,7 @@ impl<'a> Choices<'a> {
             output: match self.byte() % 3 {
                 0 => None,
                 1 => Some(Content::Inline(self.bytes(4_096))),
-                _ => Some(Content::File(self.file())),
+                _ => Some(Content::File(Box::new(self.file()))),
             },
         }
     }
@@ -203,7 +203,7 @@ impl<'a> Choices<'a> {
             payload: match self.byte() % 3 {
                 0 => None,
                 1 => Some(Content::Inline(self.bytes(LONG_BYTES))),
-                _ => Some(Content::File(self.file())),
+                _ => Some(Content::File(Box::new(self.file()))),
             },
         }
     }
