@@ -1,8 +1,9 @@
-//! Jobs by id, in pages of neighbours.
+//! Jobs by id, in pages of neighbours, and those in chapters.
 //!
 //! Ids rise densely and finished jobs leave in about the order in which they came, so pages of 64
 //! slots cost a few bytes per job beside the record itself, keep the order for listings, and need
-//! no hashing of the whole population when it grows.
+//! no hashing of the whole population when it grows. A chapter lists 512 pages: a million jobs have 31, so a look-up,
+//! of which a job takes some fifteen, hardly has to search.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,10 @@ use crate::job::{Encoding, Expiry, JobId, Priority, State};
 use super::event::{Phase, Place};
 use super::names::{KindIx, PolicyIx, QueueIx};
 
+/// Jobs of a page.
 const PAGE: usize = 64;
+/// Pages of a chapter.
+const CHAPTER: usize = 512;
 
 /// What the ledger remembers of one job. Payload, metadata, errors and output stay on disk.
 #[derive(Clone, Debug)]
@@ -117,14 +121,39 @@ impl Record {
 
 #[derive(Debug, Default)]
 pub(crate) struct JobTable {
-    pages: BTreeMap<u64, Box<Page>>,
+    /// None of them is empty.
+    chapters: BTreeMap<u64, Box<Chapter>>,
     len: usize,
+}
+
+#[derive(Debug)]
+struct Chapter {
+    used: u16,
+    pages: [Option<Box<Page>>; CHAPTER],
+}
+
+impl Default for Chapter {
+    fn default() -> Chapter {
+        Chapter {
+            used: 0,
+            pages: [const { None }; CHAPTER],
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Page {
     used: u8,
     slots: [Option<Record>; PAGE],
+}
+
+impl Default for Page {
+    fn default() -> Page {
+        Page {
+            used: 0,
+            slots: [const { None }; PAGE],
+        }
+    }
 }
 
 impl JobTable {
@@ -134,20 +163,22 @@ impl JobTable {
     }
 
     pub(crate) fn get(&self, id: JobId) -> Option<&Record> {
-        let (page, slot) = split(id);
-        self.pages.get(&page)?.slots.get(slot)?.as_ref()
+        let at = Seat::of(id);
+        let chapter = self.chapters.get(&at.chapter)?;
+        let page = chapter.pages.get(at.page)?.as_ref()?;
+        page.slots.get(at.slot)?.as_ref()
     }
 
     pub(crate) fn put(&mut self, id: JobId, record: Record) {
-        let (page, slot) = split(id);
-        let page = self.pages.entry(page).or_insert_with(|| {
-            Box::new(Page {
-                used: 0,
-                slots: std::array::from_fn(|_| None),
-            })
-        });
-        if let Some(place) = page.slots.get_mut(slot)
-            && place.replace(record).is_none()
+        let at = Seat::of(id);
+        let chapter = self.chapters.entry(at.chapter).or_default();
+        let Some(page) = chapter.pages.get_mut(at.page) else {
+            return;
+        };
+        chapter.used += u16::from(page.is_none());
+        let page = page.get_or_insert_default();
+        if let Some(slot) = page.slots.get_mut(at.slot)
+            && slot.replace(record).is_none()
         {
             page.used += 1;
             self.len += 1;
@@ -156,46 +187,67 @@ impl JobTable {
 
     /// Takes a record out, to be changed and put back, or for good.
     pub(crate) fn take(&mut self, id: JobId) -> Option<Record> {
-        let (number, slot) = split(id);
-        let page = self.pages.get_mut(&number)?;
-        let record = page.slots.get_mut(slot)?.take()?;
+        let at = Seat::of(id);
+        let chapter = self.chapters.get_mut(&at.chapter)?;
+        let page = chapter.pages.get_mut(at.page)?.as_mut()?;
+        let record = page.slots.get_mut(at.slot)?.take()?;
         page.used -= 1;
         self.len -= 1;
         Some(record)
     }
 
-    /// Gives back the pages that became empty.
+    /// Gives back the page of a job that is gone, if it became empty.
     pub(crate) fn release_page(&mut self, id: JobId) {
-        let (number, _) = split(id);
-        if self.pages.get(&number).is_some_and(|page| page.used == 0) {
-            self.pages.remove(&number);
+        let at = Seat::of(id);
+        if let Some(chapter) = self.chapters.get_mut(&at.chapter)
+            && let Some(page) = chapter.pages.get_mut(at.page)
+            && page.take_if(|page| page.used == 0).is_some()
+        {
+            chapter.used -= 1;
+            if chapter.used == 0 {
+                self.chapters.remove(&at.chapter);
+            }
         }
     }
 
     /// Jobs with ids from `from` on, rising.
     pub(crate) fn iter_from(&self, from: JobId) -> impl Iterator<Item = (JobId, &Record)> {
-        let (first, _) = split(from);
-        self.pages.range(first..).flat_map(move |(number, page)| {
-            page.slots
-                .iter()
-                .enumerate()
-                .filter_map(move |(slot, record)| {
-                    let id = JobId::from_number(number * PAGE as u64 + slot as u64);
-                    record
-                        .as_ref()
-                        .filter(|_| id >= from)
-                        .map(|record| (id, record))
-                })
-        })
+        let first = Seat::of(from);
+        let chapters = self.chapters.range(first.chapter..);
+        let pages = chapters.flat_map(move |(number, chapter)| {
+            let is_first = *number == first.chapter;
+            let skipped = if is_first { first.page } else { 0 };
+            let first_page = number * CHAPTER as u64;
+            let pages = chapter.pages.iter().enumerate().skip(skipped);
+            pages.filter_map(move |(at, page)| Some((first_page + at as u64, page.as_ref()?)))
+        });
+        let jobs = pages.flat_map(|(number, page)| {
+            let slots = page.slots.iter().enumerate();
+            let id = move |slot| JobId::from_number(number * PAGE as u64 + slot as u64);
+            slots.filter_map(move |(slot, record)| Some((id(slot), record.as_ref()?)))
+        });
+        jobs.skip_while(move |(id, _)| *id < from)
     }
 }
 
-fn split(id: JobId) -> (u64, usize) {
-    let slot = id.number() % PAGE as u64;
-    (
-        id.number() / PAGE as u64,
-        usize::try_from(slot).unwrap_or(0),
-    )
+/// Where a job is kept.
+#[derive(Clone, Copy)]
+struct Seat {
+    chapter: u64,
+    page: usize,
+    slot: usize,
+}
+
+impl Seat {
+    fn of(id: JobId) -> Seat {
+        let within = |number: u64, size: usize| usize::try_from(number % size as u64).unwrap_or(0);
+        let page = id.number() / PAGE as u64;
+        Seat {
+            chapter: page / CHAPTER as u64,
+            page: within(page, CHAPTER),
+            slot: within(id.number(), PAGE),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -233,7 +285,7 @@ mod tests {
     #[test]
     fn keeps_order_across_pages_and_forgets_empty_ones() {
         let mut table = JobTable::default();
-        for n in [1, 63, 64, 65, 1_000_000] {
+        for n in [1, 63, 64, 65, 32_767, 32_768, 1_000_000] {
             table.put(JobId::from_number(n), record(u32::try_from(n).unwrap()));
         }
         let ids = |table: &JobTable, from| -> Vec<u64> {
@@ -242,12 +294,20 @@ mod tests {
                 .map(|(id, _)| id.number())
                 .collect()
         };
-        assert_eq!(ids(&table, 0), [1, 63, 64, 65, 1_000_000]);
-        assert_eq!(ids(&table, 64), [64, 65, 1_000_000]);
+        assert_eq!(ids(&table, 0), [1, 63, 64, 65, 32_767, 32_768, 1_000_000]);
+        assert_eq!(ids(&table, 64), [64, 65, 32_767, 32_768, 1_000_000]);
+        assert_eq!(ids(&table, 66), [32_767, 32_768, 1_000_000]);
+        assert_eq!(ids(&table, 32_769), [1_000_000]);
+        assert_eq!(ids(&table, 1_000_001), [0; 0]);
         let gone = JobId::from_number(1_000_000);
         assert_eq!(table.take(gone).map(|r| r.attempt), Some(1_000_000));
         table.release_page(gone);
         assert!(table.get(gone).is_none() && table.take(gone).is_none());
-        assert_eq!((table.len(), table.pages.len()), (4, 2));
+        assert_eq!((table.len(), table.chapters.len()), (6, 2));
+        let second = JobId::from_number(32_768);
+        table.take(second);
+        assert_eq!(table.chapters.len(), 2, "it may be put back");
+        table.release_page(second);
+        assert_eq!((table.len(), table.chapters.len()), (5, 1));
     }
 }
