@@ -16,7 +16,7 @@ use std::sync::Arc;
 use super::commit::Geometry;
 use super::frame::{FrameError, FrameWriter, ReadError, read};
 use crate::error::{Error, Result};
-use crate::ledger::{Event, Place};
+use crate::ledger::{Event, NUMBER_MAX, Place};
 
 /// Bytes of an entry's header.
 pub(crate) const HEADER_LEN: usize = 160;
@@ -28,8 +28,6 @@ pub(crate) const FORMAT: u16 = 1;
 /// How every entry begins.
 pub(super) const MAGIC: [u8; 4] = *b"JSLE";
 const HASHED: usize = 128;
-/// No life comes near it, and what is added to such numbers cannot overflow.
-const NUMBER_MAX: u64 = 1 << 62;
 
 /// What an entry says about itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use crate::job::{Content, DeadReason, Expiry, JobId};
 use super::Ledger;
 use super::digest;
 use super::event::{
-    Event, History, LeaseRecord, NewRecord, Payload, Phase, Place, Stamp, Standing,
+    Event, History, LeaseRecord, NUMBER_MAX, NewRecord, Payload, Phase, Place, Stamp, Standing,
 };
 use super::keys::Taken;
 use super::names::{KindIx, QueueIx};
@@ -24,6 +24,10 @@ pub(crate) struct Mismatch(pub(crate) String);
 impl Ledger {
     #[expect(clippy::too_many_lines, reason = "one flat match over all events")]
     pub(crate) fn apply(&mut self, event: &Event<'_>, stamp: Stamp) -> Result<(), Mismatch> {
+        // I8: so that whatever was stored, there is a next one.
+        if event.largest_number() > NUMBER_MAX {
+            return Err(Mismatch("an id, claim or epoch is out of range".to_owned()));
+        }
         self.count(event);
         match event {
             Event::Enqueued(job) => self.begin(job, None, None, stamp),

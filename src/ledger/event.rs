@@ -8,6 +8,10 @@ use std::borrow::Cow;
 
 use crate::job::{Content, DeadReason, Encoding, Expiry, JobId, PayloadRef, Policy, Priority};
 
+/// Of ids, claims, epochs, groups and positions. No life comes near it, and what is added to such numbers cannot
+/// overflow.
+pub(crate) const NUMBER_MAX: u64 = 1 << 62;
+
 /// Where a record's frame lies: entry position and offset of the frame in the entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Place {
@@ -155,6 +159,17 @@ pub(crate) enum Event<'a> {
 }
 
 impl Event<'_> {
+    /// The largest of its numbers that others are counted on from.
+    pub(super) fn largest_number(&self) -> u64 {
+        match self {
+            Event::Enqueued(job) | Event::Carried(job, ..) => job.id.number(),
+            Event::Claimed { claim, .. } => *claim,
+            Event::Opened { epoch, .. } => *epoch,
+            Event::RootSet(root) => root.epoch.max(root.next_id).max(root.next_claim),
+            _ => 0,
+        }
+    }
+
     /// Whose story it tells, as far as that has a body or leaves something behind: errors, reason, output.
     pub(crate) fn story(&self) -> (Option<JobId>, Option<&History>) {
         match self {

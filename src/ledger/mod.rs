@@ -41,7 +41,8 @@ pub(crate) use digest::{dead_code, dead_from_code, phase_code, phase_from_code};
 pub(crate) use enqueue::Placed;
 pub use event::{AttemptError, Counters};
 pub(crate) use event::{
-    Event, History, LeaseRecord, NewRecord, Payload, Phase, Place, RootRecord, Stamp, Standing,
+    Event, History, LeaseRecord, NUMBER_MAX, NewRecord, Payload, Phase, Place, RootRecord, Stamp,
+    Standing,
 };
 pub(crate) use list::{Filter, Idle, Page, QueueView, Row};
 pub(crate) use names::{KindIx, QueueIx};

@@ -13,7 +13,7 @@ use crate::engine::in_store;
 use crate::error::{Error, Result};
 use crate::job::JobId;
 use crate::journal::{Geometry, Header, Journal, Payloads, Store, StoreHeader};
-use crate::ledger::{Event, Mismatch, RootRecord};
+use crate::ledger::{Event, Mismatch, NUMBER_MAX, RootRecord};
 use crate::sys;
 
 use super::build::NewJournal;
@@ -26,8 +26,6 @@ use super::part::{Part, or_no_room};
 
 /// The longest line that is read: a payload of 3 GiB as base64.
 const LINE_BYTES_MAX: u64 = 4 << 30;
-/// Ids, claims and epochs are far below; see `journal/entry.rs`.
-const NUMBER_MAX: u64 = 1 << 62;
 
 /// What [`import`] stored.
 #[derive(Clone, Debug, PartialEq, Eq)]

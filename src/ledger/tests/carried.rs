@@ -215,3 +215,30 @@ fn a_key_is_lost_to_another_or_by_deletion() {
     life.ledger.set_root(root);
     assert_eq!(life.ledger.root(), root);
 }
+
+/// Bytes on disk can say anything, and the next number is one more: it overflowed.
+#[test]
+fn a_number_that_leaves_no_room_for_the_next_is_damage() {
+    let jobs = [job()];
+    for number in [NUMBER_MAX + 1, u64::MAX] {
+        let mut ledger = Ledger::new(setup(), START_MS);
+        let id = JobId::from_number(number);
+        let root = RootRecord {
+            next_id: number,
+            ..ledger.root()
+        };
+        let claim = Event::Claimed {
+            id: JobId::from_number(1),
+            claim: number,
+            alone: false,
+        };
+        for event in [
+            ledger.enqueued(id, &jobs[0], START_MS),
+            Event::RootSet(root),
+            claim,
+        ] {
+            assert!(ledger.apply(&event, after_the_loss()).is_err(), "{event:?}");
+        }
+        assert_eq!(ledger.enqueue(&jobs).unwrap()[0].id.number(), 1);
+    }
+}
