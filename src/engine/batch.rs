@@ -128,6 +128,7 @@ impl<'e> Batch<'e> {
         if self.bytes > BATCH_BYTES_MAX {
             return too_large("batch", self.bytes, BATCH_BYTES_MAX);
         }
+        // Kept until the answer, to be freed by this thread: see `Command::Enqueue`.
         let jobs: Arc<[NewJob]> = std::mem::take(&mut self.jobs).into();
         let answer = send_jobs(shared, jobs.clone(), shared.when_full)?;
         let placed = shared.wait(&answer)?;

@@ -17,8 +17,8 @@ use crate::ledger::{
 
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// A caller that waits keeps the jobs as well, so that the thread that made them frees them: allocators take long
-    /// for memory of another thread's.
+    /// A caller that waits keeps the jobs as well, so that the thread that made them frees them: freeing what another
+    /// thread allocated is slow.
     Enqueue {
         jobs: Arc<[NewJob]>,
         reply: Reply<Vec<Placed>>,

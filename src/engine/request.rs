@@ -181,6 +181,7 @@ impl<'e, O> Request<'e, O> {
     /// As [`Engine::enqueue`], and [`Error::Invalid`] for options out of range.
     pub fn enqueue(self) -> Result<Enqueued<O>> {
         let when_full = self.engine.shared.when_full;
+        // Kept until the answer, to be freed by this thread: see `Command::Enqueue`.
         let (ticket, _jobs) = self.send(when_full)?;
         ticket.wait()
     }
@@ -195,6 +196,7 @@ impl<'e, O> Request<'e, O> {
         self.send(WhenFullRule::Refuse).map(|(ticket, _)| ticket)
     }
 
+    /// The ticket, and the job as the writer has it.
     fn send(self, when_full: WhenFullRule) -> Result<(Ticket<O>, Arc<[NewJob]>)> {
         let Request {
             engine,

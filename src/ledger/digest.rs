@@ -181,11 +181,14 @@ pub(crate) fn fixed_hash(job: &NewRecord<'_>) -> u32 {
     let encoding = [job.encoding as u8];
     if job.key.is_none() && job.metadata.is_empty() {
         // The same bytes at once: a stream takes many times as long, and most jobs are like this.
-        const NO_KEY: usize = size_of::<u64>();
-        let mut row = [0; NO_KEY + 11];
-        let places = row.iter_mut().skip(NO_KEY);
-        let end = version.into_iter().chain(encoding).chain(at_ms);
-        places.zip(end).for_each(|(place, byte)| *place = byte);
+        let no_key = 0_u64.to_le_bytes();
+        let mut row = [0; 8 + 2 + 1 + 8];
+        let bytes = no_key
+            .into_iter()
+            .chain(version)
+            .chain(encoding)
+            .chain(at_ms);
+        row.iter_mut().zip(bytes).for_each(|(to, byte)| *to = byte);
         return fold(xxh3_64(&row));
     }
     let mut hash = Xxh3::new();
@@ -368,8 +371,10 @@ mod tests {
             payload: Payload::Gone,
         };
         assert_eq!(fixed_hash(&fixed), 0xa2fb_9afb);
-        // 0 as u64, 2 as u16, 1, 1,700 as u64
+        // 0, 2, 1, 1700; of 8, 2, 1 and 8 bytes. The same if the key is streamed.
         (fixed.key, fixed.metadata) = (None, Vec::new());
+        assert_eq!(fixed_hash(&fixed), 0xa6ef_b1a6);
+        fixed.key = Some(("", 0));
         assert_eq!(fixed_hash(&fixed), 0xa6ef_b1a6);
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Ids rise densely and finished jobs leave in about the order in which they came, so pages of 64
 //! slots cost a few bytes per job beside the record itself, keep the order for listings, and need
-//! no hashing of the whole population when it grows. A chapter lists 512 pages: a million jobs have 31, so a look-up,
-//! of which a job takes some fifteen, hardly has to search.
+//! no hashing of the whole population when it grows. A chapter lists 512 pages. A million jobs fill 31 chapters, so a
+//! look-up hardly has to search; a job takes some fifteen of them.
 
 use std::collections::BTreeMap;
 
@@ -121,7 +121,7 @@ impl Record {
 
 #[derive(Debug, Default)]
 pub(crate) struct JobTable {
-    /// None of them is empty.
+    /// Each has at least one page.
     chapters: BTreeMap<u64, Box<Chapter>>,
     len: usize,
 }
@@ -309,5 +309,12 @@ mod tests {
         assert_eq!(table.chapters.len(), 2, "it may be put back");
         table.release_page(second);
         assert_eq!((table.len(), table.chapters.len()), (5, 1));
+        let last = JobId::from_number(u64::MAX);
+        table.put(last, record(0));
+        assert_eq!(ids(&table, u64::MAX), [u64::MAX]);
+        assert_eq!(ids(&table, 65), [65, 32_767, u64::MAX]);
+        assert!(table.take(last).is_some());
+        table.release_page(last);
+        assert_eq!(table.chapters.len(), 1);
     }
 }

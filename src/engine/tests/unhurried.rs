@@ -120,3 +120,23 @@ fn commands_come_out_in_the_order_they_went_in() {
         .collect();
     assert_eq!(order, [1, 2, 3, 4]);
 }
+
+/// One command is always taken, whatever it weighs; what does not fit stays for the next group.
+#[test]
+fn a_group_takes_commands_up_to_its_bounds() {
+    let (inbox, mut commands) = Inbox::new(usize::MAX, usize::MAX);
+    let group = |commands: &mut Commands| commands.group_now().len();
+    assert_eq!(group(&mut commands), 0);
+    let enqueue = |jobs: &[NewJob]| {
+        let (jobs, (reply, _answer)) = (jobs.into(), Reply::new());
+        let sent = inbox.send(Command::Enqueue { jobs, reply }, WhenFullRule::Refuse);
+        sent.unwrap();
+    };
+    for bytes in [400_000, 300_000, 300_000, 300_000] {
+        let payload = Content::Inline(vec![7; bytes]);
+        enqueue(&[NewJob { payload, ..job() }]);
+    }
+    assert_eq!([(); 4].map(|()| group(&mut commands)), [1, 2, 1, 0]);
+    (0..8_193).for_each(|_| enqueue(&[]));
+    assert_eq!([(); 3].map(|()| group(&mut commands)), [8_192, 1, 0]);
+}
